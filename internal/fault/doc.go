@@ -1,0 +1,17 @@
+// Package fault is the one error type of the house.
+//
+// A [*Error] has a kind (what a program does about it), a reason (which case of
+// that kind, in lower_snake_case, stable, documented by the package that makes
+// it), a message that any caller may read, and a cause that only our own logs
+// may show. An error is made where the facts are known, travels upwards as an
+// ordinary error, and is turned into a public document once, at the edge:
+//
+//	store ──▶ domain ──▶ gRPC edge: GRPCStatus ──▶ wire ──▶ FromGRPC ──▶ domain ──▶ HTTP edge: Kind.HTTPStatus
+//
+// Error() is the public text; the cause is reached with errors.Is, errors.As,
+// [Detail] (one line for an operator's terminal) and LogValue or [Attr] (a
+// group for slog). Nothing of the cause is ever in [Error.GRPCStatus].
+//
+// What it leaves out: stack traces (a recovered panic logs its own), and the
+// OAuth and JSON-RPC documents, which belong to the services that speak them.
+package fault
