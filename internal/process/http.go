@@ -1,0 +1,138 @@
+package process
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"chatelaine.dev/internal/fault"
+)
+
+// Limits of an HTTPServer whose own field is zero.
+const (
+	DefaultReadHeaderTimeout = 10 * time.Second
+	DefaultReadTimeout       = 30 * time.Second
+	DefaultIdleTimeout       = 2 * time.Minute
+	DefaultDrainTimeout      = 15 * time.Second
+	DefaultMaxHeaderBytes    = 64 << 10
+)
+
+// HTTPServer is an http.Server as a Task.
+type HTTPServer struct {
+	// Listener, when set, is served; else Address is listened on.
+	Listener net.Listener
+	// Address is HOST:PORT or :PORT.
+	Address string
+	Handler http.Handler
+	// TLS, when set, makes the server speak TLS with it (HTTP/2 too).
+	TLS *tls.Config
+
+	// ReadTimeout bounds reading a whole request; zero means the default,
+	// negative means none (for handlers that read long uploads; they set their
+	// own deadlines with http.ResponseController). Headers are always bounded.
+	ReadTimeout time.Duration
+	// WriteTimeout bounds writing a response; zero means none, because streams
+	// last for minutes.
+	WriteTimeout time.Duration
+	// DrainTimeout bounds the wait for running requests after the stop. Then
+	// their connections are closed.
+	DrainTimeout time.Duration
+	// DrainDelay is how long new requests are still served after the stop, so
+	// that load balancers see the readiness fail first. OnDrain runs before.
+	DrainDelay time.Duration
+	// OnDrain, when set, is called once when the stop begins: fail readiness,
+	// end long streams. It must not block.
+	OnDrain func()
+	// Logger gets the server's own errors (bad handshakes …); nil drops them.
+	Logger *slog.Logger
+}
+
+// Listen opens the listener now, so that a taken port is a start-up error and
+// not a task's. It sets and returns s.Listener.
+func (s *HTTPServer) Listen(ctx context.Context) (net.Listener, error) {
+	if s.Listener != nil {
+		return s.Listener, nil
+	}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Address)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "cannot listen on "+s.Address).WithReason("listen_failed")
+	}
+	s.Listener = ln
+	return ln, nil
+}
+
+// Run serves until ctx ends, then drains. It is a Task. A drain that does not
+// finish in DrainTimeout is no error: the remaining connections are closed.
+func (s HTTPServer) Run(ctx context.Context) error {
+	ln, err := s.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	server := s.server(ctx)
+	served := make(chan error, 1)
+	go func() {
+		if s.TLS != nil {
+			served <- server.ServeTLS(ln, "", "")
+			return
+		}
+		served <- server.Serve(ln)
+	}()
+
+	select {
+	case err := <-served:
+		return fault.Wrap(fault.Internal, err, "HTTP server on "+ln.Addr().String()+" ended")
+	case <-ctx.Done():
+	}
+	if s.OnDrain != nil {
+		s.OnDrain()
+	}
+	if s.DrainDelay > 0 {
+		select {
+		case <-time.After(s.DrainDelay):
+		case <-served: // nothing left to wait for
+		}
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), orDefault(s.DrainTimeout, DefaultDrainTimeout))
+	defer cancel()
+	if err := server.Shutdown(drain); err != nil {
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return fault.Wrap(fault.Internal, err, "HTTP server did not shut down")
+		}
+		if s.Logger != nil {
+			s.Logger.WarnContext(ctx, "closing connections that did not drain", slog.String("address", ln.Addr().String()))
+		}
+		return server.Close()
+	}
+	return nil
+}
+
+func (s HTTPServer) server(ctx context.Context) *http.Server {
+	server := &http.Server{
+		Handler:           s.Handler,
+		TLSConfig:         s.TLS,
+		ReadHeaderTimeout: DefaultReadHeaderTimeout,
+		ReadTimeout:       max(0, orDefault(s.ReadTimeout, DefaultReadTimeout)),
+		WriteTimeout:      s.WriteTimeout,
+		IdleTimeout:       DefaultIdleTimeout,
+		MaxHeaderBytes:    DefaultMaxHeaderBytes,
+		// Requests outlive the stop: they get the drain to finish.
+		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	handler := slog.DiscardHandler
+	if s.Logger != nil {
+		handler = s.Logger.Handler()
+	}
+	server.ErrorLog = slog.NewLogLogger(handler, slog.LevelDebug)
+	return server
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
+}
