@@ -1,0 +1,127 @@
+# Bare `make` explains itself. Each target sets up what it needs and says what is missing.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+BIN := $(CURDIR)/bin
+TOOLS := $(BIN)/tools
+BUF := tools/node/node_modules/.bin/buf
+SERVICES := authserver tokenbroker gateway
+MODULES := e2e examples internal proto services/authserver services/gateway services/tokenbroker
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X chatelaine.dev/internal/process.version=$(VERSION)
+PACKAGES := $(addsuffix /...,$(addprefix ./,$(MODULES)))
+
+## Run it
+
+.PHONY: up
+up: build check-postgres ## Start the demo: Postgres, two identity providers, three MCP servers, the three services
+	@$(BIN)/chatelaine-dev up $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
+
+.PHONY: demo
+demo: build check-postgres ## Start the same, walk one login and three tool calls through it, print each step, stop
+	@$(BIN)/chatelaine-dev demo $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
+
+.PHONY: clean-data
+clean-data: ## Forget what `make up` keeps between runs: database, keys, logins
+	@$(BIN)/chatelaine-dev clean
+
+## Build and check
+
+.PHONY: build
+build: check-go ## Build the services and the demo's programs into bin/
+	@for s in $(SERVICES); do go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/$$s ./services/$$s/cmd/$$s; done
+	@go build -trimpath -o $(BIN)/ ./examples/cmd/...
+
+.PHONY: test
+test: check-go check-postgres check-browser e2e-deps ## Run all tests, end-to-end tests included, with the race detector
+	go test -race -shuffle=on -timeout 20m $(PACKAGES)
+
+.PHONY: test-fast
+test-fast: check-go check-postgres ## Run the tests of the packages alone, without race detector and end-to-end tests
+	go test $(filter-out ./e2e/...,$(PACKAGES))
+
+.PHONY: fuzz
+fuzz: check-go ## Run each fuzzer for FUZZTIME (10s)
+	@FUZZTIME=$${FUZZTIME:-10s} tools/fuzz
+
+.PHONY: soak
+soak: check-go check-postgres ## Run each fuzzer for ten minutes and the race tests twenty times
+	@FUZZTIME=10m tools/fuzz
+	go test -race -count=20 -timeout 3h $(filter-out ./e2e/...,$(PACKAGES))
+
+.PHONY: bench
+bench: build check-postgres ## Compare the gateway with a plain reverse proxy and a direct call; measure GetCredential
+	@$(BIN)/chatelaine-dev bench
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint $(BUF) ## Check formatting, vet, lint, protocol definitions and module files
+	@$(TOOLS)/golangci-lint run $(PACKAGES)
+	@$(BUF) lint
+	@$(BUF) format --diff --exit-code proto
+	@tools/breaking $(BASE)
+
+.PHONY: breaking
+breaking: $(BUF) ## Compare the protocol definitions with the newest release (or BASE=…)
+	@tools/breaking $(BASE)
+
+.PHONY: generate
+generate: $(BUF) $(TOOLS)/protoc-gen-go ## Write generated code again: protocol, OpenAPI, JSON Schema
+	@$(BUF) generate
+	@for m in $(MODULES); do (cd $$m && go generate ./...); done
+
+.PHONY: check-generated
+check-generated: generate tidy ## Fail when generating or tidying changes a committed file
+	@tools/check-clean
+
+.PHONY: tidy
+tidy: ## Tidy every module
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy); done
+	@go work sync
+
+.PHONY: ci
+ci: ## What .ci/run runs
+	@.ci/run
+
+## Set-up
+
+.PHONY: deps
+deps: ## Install what is missing: PostgreSQL, Chromium, Node.js (Debian and Ubuntu, as root or with sudo)
+	@tools/deps install
+
+.PHONY: check-go
+check-go:
+	@tools/deps check go
+
+.PHONY: check-postgres
+check-postgres:
+	@tools/deps check postgres
+
+.PHONY: check-browser
+check-browser:
+	@tools/deps check browser
+
+.PHONY: e2e-deps
+e2e-deps:
+	@tools/deps check node
+	@cd e2e/clients && tools=node_modules/.package-lock.json; if [ ! -e $$tools ] || [ package-lock.json -nt $$tools ]; then npm ci --no-audit --no-fund --silent; fi
+
+$(BUF): tools/node/package-lock.json
+	@tools/deps check node
+	@cd tools/node && npm install --no-save --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+$(TOOLS)/protoc-gen-go: tools/proto/go.sum
+	@cd tools/proto && GOWORK=off GOBIN=$(TOOLS) go install tool
+	@touch $@
+
+$(TOOLS)/golangci-lint: tools/lint/go.sum
+	@cd tools/lint && GOWORK=off GOBIN=$(TOOLS) go install tool
+	@touch $@
+
+.PHONY: help
+help:
+	@printf 'Chatelaine: one login, every key.\n'
+	@awk 'BEGIN {FS = ":.*## "} /^## / {printf "\n%s\n", substr($$0, 4)} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
