@@ -1,0 +1,17 @@
+// Package telemetry is what a service says about itself: logs, traces, metrics
+// and health.
+//
+// [Start] makes a [Telemetry] from a [Config]: a slog logger whose records carry
+// trace_id, span_id and request_id from the context; a tracer provider that
+// exports over OTLP/gRPC when an endpoint is configured and drops everything
+// otherwise; and a meter provider that Prometheus scrapes. Parts of a service
+// get these as values. [AdminHandler] serves /healthz, /readyz and /metrics on
+// the admin port; [Telemetry.Middleware] wraps the public handlers.
+//
+// Labels of metrics are bounded: routes are mux patterns, never paths; methods
+// outside the known set are "_OTHER". Logs and spans hold no query strings,
+// headers or bodies.
+//
+// What it leaves out: profiling endpoints, and sending logs anywhere but to a
+// stream, which the platform collects.
+package telemetry
