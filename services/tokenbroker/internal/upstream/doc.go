@@ -1,0 +1,30 @@
+// Package upstream speaks to the identity providers that a deployment chains:
+// OpenID Connect with discovery, and plain OAuth 2.0.
+//
+//	config.Deployment ─▶ NewRegistry ─▶ Registry ─▶ Provider
+//	                                                  Describe  what a browser is sent to
+//	                                                  Redeem    code → Grant, identity checked
+//	                                                  Refresh   refresh token → Grant
+//	                                                  Revoke    token → nothing
+//
+// A [Provider] is safe for concurrent use and keeps no token. Its calls are
+//
+//	Describe(ctx) (Description, error)
+//	Redeem(ctx, RedeemRequest) (Grant, error)
+//	Refresh(ctx, RefreshRequest) (Grant, error)
+//	Revoke(ctx, token secret.String, hint TokenHint) error
+//
+// Errors are *fault.Error with the reasons of this package. They tell a certain
+// no ([ReasonRefused]) from an outcome that nobody knows ([ReasonUnavailable]),
+// because a refresh token may be spent in the second case. No error and no log
+// record holds a token, a code or any text that a provider sent; of a
+// provider's error answer only a registered error code is kept.
+//
+// Every call has a deadline of ten seconds, reads at most 1 MiB, follows no
+// redirect, and connects through the outbound guard under the provider's own
+// policy. A provider that fails again and again is left alone for a moment (a
+// circuit breaker per provider).
+//
+// What it leaves out: storing tokens, deciding when to refresh, and the front
+// channel (state, PKCE and nonce belong to the authorization server).
+package upstream
