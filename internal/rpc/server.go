@@ -1,0 +1,193 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/test/bufconn"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/telemetry"
+)
+
+// Defaults of ServerConfig.
+const (
+	DefaultCallTimeout     = 30 * time.Second
+	DefaultMaxMessageBytes = 4 << 20
+	DefaultStopTimeout     = 15 * time.Second
+)
+
+// ServerConfig makes a Server.
+type ServerConfig struct {
+	// TLS is the server's identity. Required.
+	TLS *TLS
+	// Peers lists, by full gRPC service name (package.Service), the names of
+	// the peers that may call it. A registered service without an entry is
+	// refused to all; an entry without a registered service is an error of Run.
+	Peers map[string][]string
+	// ReflectionPeers may use server reflection; empty turns it off.
+	ReflectionPeers []string
+	// Telemetry is required; see telemetry.Discard.
+	Telemetry *telemetry.Telemetry
+
+	// CallTimeout is the deadline of a unary call that has none or a later one.
+	// Streams live as long as their client wants.
+	CallTimeout time.Duration
+	// MaxMessageBytes bounds messages, received and sent.
+	MaxMessageBytes int
+	// StopTimeout bounds the wait for running calls; then they are cut.
+	StopTimeout time.Duration
+	// OnDrain, when set, is called once when the stop begins, so that handlers
+	// of long streams return. It must not block.
+	OnDrain func()
+}
+
+// Server is a gRPC server. Register services on it (it is a
+// grpc.ServiceRegistrar), then Run it.
+type Server struct {
+	cfg       ServerConfig
+	grpc      *grpc.Server
+	health    *health.Server
+	inProcess *bufconn.Listener
+	logger    *slog.Logger
+}
+
+// NewServer makes a server with health (SERVING once Run begins) and, when asked
+// for, reflection.
+func NewServer(cfg ServerConfig) (*Server, error) {
+	if cfg.TLS == nil || cfg.Telemetry == nil {
+		return nil, fault.New(fault.Internal, "rpc: a server needs TLS and Telemetry")
+	}
+	cfg.CallTimeout = orDefault(cfg.CallTimeout, DefaultCallTimeout)
+	cfg.StopTimeout = orDefault(cfg.StopTimeout, DefaultStopTimeout)
+	cfg.MaxMessageBytes = orDefault(cfg.MaxMessageBytes, DefaultMaxMessageBytes)
+	validator, err := protovalidate.New()
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "rpc: cannot make a validator")
+	}
+	chain := &serverChain{
+		logger:    cfg.Telemetry.Logger,
+		validator: validator,
+		allow:     newAllowList(cfg.Peers, cfg.ReflectionPeers),
+		timeout:   cfg.CallTimeout,
+	}
+	s := &Server{cfg: cfg, health: health.NewServer(), inProcess: bufconn.Listen(256 << 10), logger: cfg.Telemetry.Logger}
+	s.grpc = grpc.NewServer(
+		grpc.Creds(serverCredentials{credentials.NewTLS(cfg.TLS.ServerConfig("h2"))}),
+		grpc.StatsHandler(otelgrpc.NewServerHandler(
+			otelgrpc.WithTracerProvider(cfg.Telemetry.Tracer),
+			otelgrpc.WithMeterProvider(cfg.Telemetry.Meter),
+			otelgrpc.WithPropagators(cfg.Telemetry.Propagator),
+		)),
+		grpc.UnaryInterceptor(chain.unary),
+		grpc.StreamInterceptor(chain.stream),
+		grpc.MaxRecvMsgSize(cfg.MaxMessageBytes),
+		grpc.MaxSendMsgSize(cfg.MaxMessageBytes),
+		grpc.MaxConcurrentStreams(1000),
+		grpc.MaxHeaderListSize(64<<10),
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: 15 * time.Minute,
+			// Clients look DNS up again and spread over new replicas.
+			MaxConnectionAge: 30 * time.Minute, MaxConnectionAgeGrace: time.Minute,
+			Time: 30 * time.Second, Timeout: 10 * time.Second,
+		}),
+	)
+	healthgrpc.RegisterHealthServer(s.grpc, s.health)
+	if len(cfg.ReflectionPeers) > 0 {
+		reflection.Register(s.grpc)
+	}
+	s.health.SetServingStatus("", healthgrpc.HealthCheckResponse_NOT_SERVING)
+	return s, nil
+}
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
+}
+
+// SetServing sets what the health service answers for a service; "" is the
+// server as a whole.
+func (s *Server) SetServing(service string, serving bool) {
+	status := healthgrpc.HealthCheckResponse_NOT_SERVING
+	if serving {
+		status = healthgrpc.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus(service, status)
+}
+
+// Run serves on ln until ctx ends, then lets running calls end within
+// StopTimeout and cuts the rest. It closes ln.
+func (s *Server) Run(ctx context.Context, ln net.Listener) error {
+	if err := s.checkPeers(); err != nil {
+		_ = ln.Close()
+		return err
+	}
+	served := make(chan error, 2)
+	go func() { served <- s.grpc.Serve(ln) }()
+	go func() { served <- s.grpc.Serve(s.inProcess) }()
+	s.SetServing("", true)
+
+	select {
+	case err := <-served:
+		s.grpc.Stop()
+		return fault.Wrap(fault.Internal, err, "gRPC server on "+ln.Addr().String()+" ended")
+	case <-ctx.Done():
+	}
+	s.health.Shutdown()
+	if s.cfg.OnDrain != nil {
+		s.cfg.OnDrain()
+	}
+	stopped := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(stopped)
+	}()
+	timer := time.NewTimer(s.cfg.StopTimeout)
+	defer timer.Stop()
+	select {
+	case <-stopped:
+	case <-timer.C:
+		s.logger.WarnContext(ctx, "cutting calls that did not end", slog.String("address", ln.Addr().String()))
+		s.grpc.Stop()
+		<-stopped
+	}
+	return nil
+}
+
+// Task returns Run on ln as a task of a process.Group.
+func (s *Server) Task(ln net.Listener) func(context.Context) error {
+	return func(ctx context.Context) error { return s.Run(ctx, ln) }
+}
+
+// checkPeers finds misspelt services in Peers, which would be refused to all.
+func (s *Server) checkPeers() error {
+	registered := s.grpc.GetServiceInfo()
+	for _, service := range slices.Sorted(maps.Keys(s.cfg.Peers)) {
+		if _, ok := registered[service]; !ok {
+			return fault.New(fault.Internal, fmt.Sprintf("rpc: peers are listed for %q, which is not registered", service))
+		}
+	}
+	return nil
+}
+
+func orDefault[T int | time.Duration](v, def T) T {
+	if v <= 0 {
+		return def
+	}
+	return v
+}

@@ -1,0 +1,213 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+
+	"chatelaine.dev/internal/fault"
+)
+
+// TLSFiles are the paths of PEM files: this service's certificate and key, and
+// the authority that signs all our services.
+type TLSFiles struct {
+	Cert string
+	Key  string
+	CA   string
+}
+
+// recheckEvery is how old the last look at the files may be when a handshake starts.
+const recheckEvery = 5 * time.Second
+
+// TLS is the identity read from TLSFiles, followed as the files change.
+type TLS struct {
+	files  TLSFiles
+	logger *slog.Logger
+	now    func() time.Time
+
+	mu      sync.Mutex
+	current *identity
+	stamps  [3]stamp
+	checked time.Time
+}
+
+type identity struct {
+	cert  tls.Certificate
+	roots *x509.CertPool
+}
+
+// stamp tells whether a file changed.
+type stamp struct {
+	modified time.Time
+	size     int64
+}
+
+// LoadTLS reads the files now; errors are Invalid and name the file. Later
+// changes are followed: a handshake looks at the files when the last look is
+// older than five seconds. Files that cannot be used (a key that does not match
+// yet, in the middle of a rotation) are logged and the last good ones stay.
+// logger may be nil.
+func LoadTLS(files TLSFiles, logger *slog.Logger) (*TLS, error) {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	t := &TLS{files: files, logger: logger, now: time.Now}
+	stamps, err := t.stat()
+	if err != nil {
+		return nil, err
+	}
+	id, err := t.read()
+	if err != nil {
+		return nil, err
+	}
+	t.current, t.stamps, t.checked = id, stamps, t.now()
+	return t, nil
+}
+
+// ServerConfig is for servers: TLS 1.3, a client certificate of our authority is
+// required. protocols are the ALPN names ("h2", "http/1.1").
+func (t *TLS) ServerConfig(protocols ...string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		NextProtos: protocols,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			id := t.identity()
+			return &tls.Config{
+				MinVersion:   tls.VersionTLS13,
+				NextProtos:   protocols,
+				Certificates: []tls.Certificate{id.cert},
+				ClientAuth:   tls.RequireAndVerifyClientCert,
+				ClientCAs:    id.roots,
+				// A resumed session would not see that an authority was removed.
+				SessionTicketsDisabled: true,
+			}, nil
+		},
+	}
+}
+
+// ClientConfig is for one connection to the server that is called serverName.
+// It holds the files as they are now.
+func (t *TLS) ClientConfig(serverName string) *tls.Config {
+	id := t.identity()
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		ServerName:   serverName,
+		RootCAs:      id.roots,
+		Certificates: []tls.Certificate{id.cert},
+	}
+}
+
+// DialTLSContext returns a dialer for http.Transport.DialTLSContext that shows
+// our certificate and expects serverName's, with the files as they are at each
+// dial.
+func (t *TLS) DialTLSContext(serverName string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		cfg := t.ClientConfig(serverName)
+		cfg.NextProtos = []string{"h2", "http/1.1"}
+		return (&tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: cfg}).DialContext(ctx, network, addr)
+	}
+}
+
+// identity returns the newest usable identity.
+func (t *TLS) identity() *identity {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	if now.Sub(t.checked) < recheckEvery {
+		return t.current
+	}
+	t.checked = now
+	stamps, err := t.stat()
+	if err == nil && stamps == t.stamps {
+		return t.current
+	}
+	var id *identity
+	if err == nil {
+		id, err = t.read()
+	}
+	if err != nil {
+		t.logger.Warn("keeping the last good TLS files", fault.Attr(err))
+		return t.current
+	}
+	t.logger.Info("TLS files changed", slog.String("certificate", t.files.Cert))
+	t.current, t.stamps = id, stamps
+	return id
+}
+
+func (t *TLS) stat() (stamps [3]stamp, err error) {
+	for i, path := range []string{t.files.Cert, t.files.Key, t.files.CA} {
+		info, err := os.Stat(path)
+		if err != nil {
+			return stamps, fault.Wrap(fault.Invalid, err, "cannot read a TLS file").WithReason("tls_files")
+		}
+		stamps[i] = stamp{info.ModTime(), info.Size()}
+	}
+	return stamps, nil
+}
+
+func (t *TLS) read() (*identity, error) {
+	cert, err := tls.LoadX509KeyPair(t.files.Cert, t.files.Key)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "cannot use the TLS certificate "+t.files.Cert+" with the key "+t.files.Key).
+			WithReason("tls_files")
+	}
+	pem, err := os.ReadFile(t.files.CA)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "cannot read the TLS authority").WithReason("tls_files")
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fault.New(fault.Invalid, "the TLS authority "+t.files.CA+" has no PEM certificate").WithReason("tls_files")
+	}
+	return &identity{cert: cert, roots: roots}, nil
+}
+
+// PeerNames returns the DNS names of the verified peer of a connection; nil when
+// no certificate was verified.
+func PeerNames(state tls.ConnectionState) []string {
+	if len(state.VerifiedChains) == 0 || len(state.VerifiedChains[0]) == 0 {
+		return nil
+	}
+	return slices.Clone(state.VerifiedChains[0][0].DNSNames)
+}
+
+// clientCredentials are credentials.NewTLS with a fresh configuration for each
+// handshake, because tls.Config cannot reload the roots of a client.
+type clientCredentials struct {
+	tls        *TLS
+	serverName string
+}
+
+func (c *clientCredentials) now() credentials.TransportCredentials {
+	return credentials.NewTLS(c.tls.ClientConfig(c.serverName))
+}
+
+func (c *clientCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c.now().ClientHandshake(ctx, authority, conn)
+}
+
+func (c *clientCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return c.now().ServerHandshake(conn) // never called: these are a client's
+}
+
+func (c *clientCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: c.serverName}
+}
+
+func (c *clientCredentials) Clone() credentials.TransportCredentials {
+	clone := *c
+	return &clone
+}
+
+func (c *clientCredentials) OverrideServerName(name string) error {
+	c.serverName = name
+	return nil
+}
