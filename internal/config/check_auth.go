@@ -1,0 +1,114 @@
+package config
+
+import (
+	"regexp"
+	"time"
+)
+
+// strategyBlock is a block of an MCPExternalAuthConfig, named as its type is.
+type strategyBlock struct {
+	name string
+	set  bool
+}
+
+func strategyBlocks(s *ExternalAuthSpec) []strategyBlock {
+	return []strategyBlock{
+		{"upstreamInject", s.UpstreamInject != nil},
+		{"tokenExchange", s.TokenExchange != nil},
+		{"headerInjection", s.HeaderInjection != nil},
+		{"bearerToken", s.BearerToken != nil},
+		{"xaa", s.XAA != nil},
+		{"obo", s.OBO != nil},
+		{"awsSts", s.AWSSTS != nil},
+		{"embeddedAuthServer", s.EmbeddedAuthServer != nil},
+	}
+}
+
+// auth checks the form of an MCPExternalAuthConfig.
+func (c *checker) auth(a resource[ExternalAuthSpec]) {
+	d, spec := a.doc, a.Spec
+	for _, block := range strategyBlocks(spec) {
+		path := "spec." + block.name
+		switch {
+		case spec.Type == "":
+		case block.set && block.name != spec.Type:
+			c.report.errorf(d, path, "is set, but type is %s: remove one or change the other", spec.Type)
+		case !block.set && block.name == spec.Type && !c.reported(d, path):
+			if block.name == string(StrategyUpstreamInject) {
+				c.report.add(SeverityError, "V-06", d, path, "is required for type upstreamInject, with a providerName")
+				continue
+			}
+			c.report.errorf(d, path, "is required for type %s", block.name)
+		}
+	}
+	if spec.ExposeToClients && spec.Type != string(StrategyTokenExchange) {
+		c.report.errorf(d, "spec.exposeToClients", "is for type tokenExchange only: stored and static credentials are never handed out")
+	}
+	if spec.UpstreamInject != nil && spec.UpstreamInject.ProviderName == "" && !c.reported(d, "spec.upstreamInject.providerName") {
+		c.report.add(SeverityError, "V-06", d, "spec.upstreamInject.providerName",
+			"is empty; name one of authServerConfig.upstreamProviders")
+	}
+	if h := spec.HeaderInjection; h != nil {
+		if c.headerName(d, "spec.headerInjection.headerName", h.HeaderName) && isAuthorization(h.HeaderName) {
+			c.report.warnf(d, "spec.headerInjection.headerName", "the whole value of Authorization, scheme included, must then be in the secret; for a bearer token, use type bearerToken")
+		}
+		c.secret(d, "spec.headerInjection.valueSecretRef", h.ValueSecretRef)
+	}
+	if b := spec.BearerToken; b != nil {
+		c.secret(d, "spec.bearerToken.tokenSecretRef", b.TokenSecretRef)
+	}
+	if t := spec.TokenExchange; t != nil {
+		c.tokenExchange(d, t)
+	}
+	c.unsupported(d, spec)
+}
+
+func (c *checker) tokenExchange(d *document, t *TokenExchange) {
+	const path = "spec.tokenExchange"
+	c.url(d, path+".tokenUrl", t.TokenURL, urlRules{query: true, allowHTTP: t.InsecureAllowHTTP, permit: "insecureAllowHTTP is true"})
+	c.secret(d, path+".clientSecretRef", t.ClientSecretRef)
+	if t.ClientSecretRef != nil && t.ClientID == "" {
+		c.report.errorf(d, path+".clientId", "is required with clientSecretRef")
+	}
+	c.scopes(d, path+".scopes", t.Scopes)
+	c.headerName(d, path+".externalTokenHeaderName", t.ExternalTokenHeaderName)
+	c.parameters(d, path+".additionalParameters", t.AdditionalParameters, exchangeParameters())
+}
+
+// unsupported checks the form of strategies that this version refuses to use,
+// so that a set can be prepared for one that does.
+func (c *checker) unsupported(d *document, spec *ExternalAuthSpec) {
+	if x := spec.XAA; x != nil {
+		c.url(d, "spec.xaa.idpTokenUrl", x.IDPTokenURL, urlRules{query: true})
+		c.url(d, "spec.xaa.targetTokenUrl", x.TargetTokenURL, urlRules{query: true, allowHTTP: x.InsecureTargetTokenURL, permit: "insecureTargetTokenUrl is true"})
+		c.secret(d, "spec.xaa.idpClientSecretRef", x.IDPClientSecretRef)
+		c.secret(d, "spec.xaa.targetClientSecretRef", x.TargetClientSecretRef)
+		c.scopes(d, "spec.xaa.scopes", x.Scopes)
+	}
+	if o := spec.OBO; o != nil {
+		if o.TenantID != "" && !regexp.MustCompile(`^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)+[a-zA-Z]{2,})$`).MatchString(o.TenantID) {
+			c.report.errorf(d, "spec.obo.tenantId", "must be the GUID or a domain name of the directory")
+		}
+		c.url(d, "spec.obo.authority", o.Authority, urlRules{base: true})
+		c.secret(d, "spec.obo.clientSecretRef", o.ClientSecretRef)
+		c.scopes(d, "spec.obo.scopes", o.Scopes)
+		if o.CacheSkew != nil {
+			c.duration(d, "spec.obo.cacheSkew", *o.CacheSkew, 0, time.Hour)
+		}
+	}
+	if s := spec.AWSSTS; s != nil {
+		c.awsSTS(d, s)
+	}
+}
+
+func (c *checker) awsSTS(d *document, s *AWSSTS) {
+	if s.Region != "" && !regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-[0-9]+$`).MatchString(s.Region) {
+		c.report.errorf(d, "spec.awsSts.region", "must be a region such as eu-west-1")
+	}
+	if s.FallbackRoleARN == "" && len(s.RoleMappings) == 0 {
+		c.report.errorf(d, "spec.awsSts", "needs fallbackRoleArn or roleMappings")
+	}
+	if s.SessionDuration != nil && (*s.SessionDuration < 900 || *s.SessionDuration > 43200) {
+		c.report.errorf(d, "spec.awsSts.sessionDuration", "must be from 900 to 43200 seconds")
+	}
+}

@@ -1,0 +1,274 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bounds and defaults of what the authorization server issues and keeps.
+const (
+	defaultAccessLifespan  = time.Hour
+	defaultRefreshLifespan = 7 * 24 * time.Hour
+	defaultCodeLifespan    = 10 * time.Minute
+	maxRefreshLifespan     = 30 * 24 * time.Hour // a session's absolute end
+	defaultRetention       = 7 * 24 * time.Hour
+	defaultCIMDCache       = 256
+	defaultCIMDTTL         = 5 * time.Minute
+	maxRotation            = 5 // keys or secrets at once
+	maxProviders           = 16
+	defaultProviderName    = "default"
+)
+
+// authServer checks authServerConfig: every error in it is V-05, unless a rule
+// of its own says more.
+func (c *checker) authServer(d *document, a *AuthServerConfig) {
+	const path = authServerPath
+	rules := urlRules{base: true, allowHTTP: a.InsecureAllowHTTP, permit: "insecureAllowHTTP is true"}
+	c.url(d, path+".issuer", a.Issuer, rules)
+	c.url(d, path+".authorizationEndpointBaseUrl", a.AuthorizationEndpointBaseURL, rules)
+	for name, refs := range map[string][]SecretKeyRef{"signingKeySecretRefs": a.SigningKeySecretRefs, "hmacSecretRefs": a.HMACSecretRefs} {
+		if len(refs) > maxRotation {
+			c.report.errorf(d, path+"."+name, "has more than %d items", maxRotation)
+		}
+		for i := range refs {
+			at := fmt.Sprintf("%s.%s[%d]", path, name, i)
+			c.secret(d, at, &refs[i])
+			if slices.Contains(refs[:i], refs[i]) {
+				c.report.errorf(d, at, "is listed twice")
+			}
+		}
+	}
+	if t := a.TokenLifespans; t != nil {
+		c.duration(d, path+".tokenLifespans.accessTokenLifespan", t.AccessTokenLifespan, 10*time.Second, 24*time.Hour)
+		c.duration(d, path+".tokenLifespans.refreshTokenLifespan", t.RefreshTokenLifespan, time.Minute, maxRefreshLifespan)
+		c.duration(d, path+".tokenLifespans.authCodeLifespan", t.AuthCodeLifespan, 10*time.Second, 10*time.Minute)
+	}
+	c.scopes(d, path+".baselineClientScopes", a.BaselineClientScopes)
+	if len(a.BaselineClientScopes) > 10 {
+		c.report.errorf(d, path+".baselineClientScopes", "has more than 10 items")
+	}
+	if a.AllowConfidentialClientRegistration && a.InsecureAllowHTTP {
+		c.report.errorf(d, path+".allowConfidentialClientRegistration", "cannot be combined with insecureAllowHTTP: clients' secrets would travel in the clear")
+	}
+	if m := a.CIMD; m != nil {
+		if d.has(path+".cimd.cacheMaxSize") && (m.CacheMaxSize < 1 || m.CacheMaxSize > 65536) && !c.reported(d, path+".cimd.cacheMaxSize") {
+			c.report.errorf(d, path+".cimd.cacheMaxSize", "must be from 1 to 65536")
+		}
+		c.duration(d, path+".cimd.cacheFallbackTtl", m.CacheFallbackTTL, time.Second, 24*time.Hour)
+	}
+	if a.ConnectionRetention != nil {
+		c.duration(d, path+".connectionRetention", *a.ConnectionRetention, 0, 8760*time.Hour)
+	}
+	c.providers(d, a)
+}
+
+func (c *checker) providers(d *document, a *AuthServerConfig) {
+	const path = authServerPath + ".upstreamProviders"
+	switch n := len(a.UpstreamProviders); {
+	case n == 0 && !c.reported(d, path):
+		c.report.errorf(d, path, "needs at least one provider: somebody has to say who the user is")
+	case n > maxProviders:
+		c.report.errorf(d, path, "has more than %d providers: one login would be too long a walk", maxProviders)
+	}
+	names := providerNames(a)
+	redirects := map[string]string{}
+	for i := range a.UpstreamProviders {
+		p := &a.UpstreamProviders[i]
+		at := fmt.Sprintf("%s[%d]", path, i)
+		c.providerName(d, at+".name", p.Name, names[:i], len(names))
+		c.provider(d, at, p)
+		uri := redirectURI(a, p, names[i])
+		if first, dup := redirects[uri]; dup && names[i] != "" && !slices.Contains(names[:i], names[i]) {
+			c.report.errorf(d, at, "has the same redirect URI as provider %s; each needs its own, so that answers cannot be mixed up", first)
+		}
+		redirects[uri] = names[i]
+	}
+	if p := a.PrimaryUpstreamProvider; p != "" && len(names) > 0 && !slices.Contains(names, p) {
+		c.report.errorf(d, authServerPath+".primaryUpstreamProvider", "%s is not one of upstreamProviders (%s)%s", show(p), strings.Join(names, ", "), didYouMean(p, names))
+	}
+}
+
+// providerNames are the names in effect.
+func providerNames(a *AuthServerConfig) []string {
+	names := make([]string, len(a.UpstreamProviders))
+	for i, p := range a.UpstreamProviders {
+		names[i] = p.Name
+	}
+	if len(names) == 1 && names[0] == "" {
+		names[0] = defaultProviderName
+	}
+	return names
+}
+
+func (c *checker) providerName(d *document, path, name string, before []string, total int) {
+	switch {
+	case name == "" && total > 1:
+		c.report.errorf(d, path, "is required: two providers or more need names of their own")
+	case name == "":
+	case name == defaultProviderName && total > 1:
+		c.report.errorf(d, path, `must not be "default" where there are two providers or more`)
+	case !isLabel(name):
+		c.report.errorf(d, path, "%s is not a DNS label: lower-case letters, digits and '-', at most 63", show(name))
+	case slices.Contains(before, name):
+		c.report.errorf(d, path, "%q names another provider, too", name)
+	}
+}
+
+func (c *checker) provider(d *document, path string, p *UpstreamProvider) {
+	blocks := []strategyBlock{{"oidcConfig", p.OIDCConfig != nil}, {"oauth2Config", p.OAuth2Config != nil}}
+	wanted := map[string]string{"oidc": "oidcConfig", "oauth2": "oauth2Config"}[p.Type]
+	for _, b := range blocks {
+		at := path + "." + b.name
+		switch {
+		case wanted == "":
+		case b.set && b.name != wanted:
+			c.report.errorf(d, at, "is set, but type is %s: remove one or change the other", p.Type)
+		case !b.set && b.name == wanted && !c.reported(d, at):
+			c.report.errorf(d, at, "is required for type %s", p.Type)
+		}
+	}
+	if o := p.OIDCConfig; o != nil {
+		c.oidcProvider(d, path+".oidcConfig", o)
+	}
+	if o := p.OAuth2Config; o != nil {
+		c.oauth2Provider(d, path+".oauth2Config", o)
+	}
+}
+
+const permitHTTP = "insecureAllowHTTP is true"
+
+func (c *checker) oidcProvider(d *document, path string, o *OIDCUpstream) {
+	c.url(d, path+".issuerUrl", o.IssuerURL, urlRules{allowHTTP: o.InsecureAllowHTTP, permit: permitHTTP})
+	c.scopes(d, path+".scopes", o.Scopes)
+	if len(o.Scopes) > 0 && !slices.Contains(o.Scopes, "openid") {
+		c.report.errorf(d, path+".scopes", "must contain openid: without it there is no id token; for a provider of plain OAuth 2.0, use type oauth2")
+	}
+	if o.SubjectClaim != "" && !regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]{0,127}$`).MatchString(o.SubjectClaim) {
+		c.report.errorf(d, path+".subjectClaim", "must be the name of a top-level claim: letters, digits and '_'")
+	}
+	c.userInfo(d, path+".userInfoOverride", o.UserInfoOverride, o.InsecureAllowHTTP)
+	c.client(d, path, o.ClientID, o.ClientSecretRef, o.DCRConfig, false)
+	c.secret(d, path+".clientSecretRef", o.ClientSecretRef)
+	c.caBundle(d, path+".caBundleRef", o.CABundleRef)
+	c.parameters(d, path+".additionalAuthorizationParams", o.AdditionalAuthorizationParams, authorizationParameters())
+	c.parameters(d, path+".additionalTokenParams", o.AdditionalTokenParams, tokenParameters())
+}
+
+func (c *checker) oauth2Provider(d *document, path string, o *OAuth2Upstream) {
+	rules := urlRules{query: true, allowHTTP: o.InsecureAllowHTTP, permit: permitHTTP}
+	c.url(d, path+".authorizationEndpoint", o.AuthorizationEndpoint, rules)
+	c.url(d, path+".tokenEndpoint", o.TokenEndpoint, rules)
+	c.scopes(d, path+".scopes", o.Scopes)
+	c.userInfo(d, path+".userInfo", o.UserInfo, o.InsecureAllowHTTP)
+	c.client(d, path, o.ClientID, o.ClientSecretRef, o.DCRConfig, true)
+	c.secret(d, path+".clientSecretRef", o.ClientSecretRef)
+	c.caBundle(d, path+".caBundleRef", o.CABundleRef)
+	c.parameters(d, path+".additionalAuthorizationParams", o.AdditionalAuthorizationParams, authorizationParameters())
+	c.parameters(d, path+".additionalTokenParams", o.AdditionalTokenParams, tokenParameters())
+	switch method := o.TokenEndpointAuthMethod; {
+	case method == AuthMethodNone && o.ClientSecretRef != nil:
+		c.report.errorf(d, path+".tokenEndpointAuthMethod", "is none, but there is a clientSecretRef: remove one of them")
+	case method != "" && method != AuthMethodNone && o.ClientSecretRef == nil && o.DCRConfig == nil:
+		c.report.errorf(d, path+".tokenEndpointAuthMethod", "%s needs a clientSecretRef", method)
+	}
+	if m := o.TokenResponseMapping; m != nil {
+		at := path + ".tokenResponseMapping"
+		c.jsonPath(d, at+".accessTokenPath", m.AccessTokenPath)
+		c.jsonPath(d, at+".scopePath", m.ScopePath)
+		c.jsonPath(d, at+".refreshTokenPath", m.RefreshTokenPath)
+		c.jsonPath(d, at+".expiresInPath", m.ExpiresInPath)
+	}
+	if m := o.IdentityFromToken; m != nil {
+		at := path + ".identityFromToken"
+		c.jsonPath(d, at+".subjectPath", m.SubjectPath)
+		c.jsonPath(d, at+".namePath", m.NamePath)
+		c.jsonPath(d, at+".emailPath", m.EmailPath)
+		if o.UserInfo != nil {
+			c.report.warnf(d, path+".userInfo", "is not asked: identityFromToken tells who logged in")
+		}
+	}
+}
+
+// jsonPath checks a path of object keys.
+func (c *checker) jsonPath(d *document, path, value string) {
+	if value == "" || c.reported(d, path) {
+		return
+	}
+	if len(value) > 256 || strings.ContainsAny(value, "|@#*?\\!()[]{}\"' ") || slices.Contains(strings.Split(value, "."), "") {
+		c.report.errorf(d, path, "must be object keys joined by dots, such as authed_user.id; modifiers and wildcards are not supported")
+	}
+}
+
+func (c *checker) client(d *document, path, clientID string, ref *SecretKeyRef, dcr *DCR, needsEndpoint bool) {
+	switch {
+	case clientID == "" && dcr == nil && !c.reported(d, path+".clientId"):
+		c.report.errorf(d, path+".clientId", "is required (or dcrConfig, to register a client)")
+	case clientID != "" && dcr != nil:
+		c.report.errorf(d, path+".dcrConfig", "cannot be combined with clientId: the one registers a client, the other names it")
+	case ref != nil && dcr != nil:
+		c.report.errorf(d, path+".clientSecretRef", "cannot be combined with dcrConfig: registration hands out the secret")
+	}
+	if dcr == nil {
+		return
+	}
+	at := path + ".dcrConfig"
+	switch {
+	case dcr.DiscoveryURL != "" && dcr.RegistrationEndpoint != "":
+		c.report.errorf(d, at+".discoveryUrl", "cannot be combined with registrationEndpoint")
+	case needsEndpoint && dcr.DiscoveryURL == "" && dcr.RegistrationEndpoint == "":
+		c.report.errorf(d, at, "needs discoveryUrl or registrationEndpoint")
+	}
+	c.url(d, at+".discoveryUrl", dcr.DiscoveryURL, urlRules{})
+	c.url(d, at+".registrationEndpoint", dcr.RegistrationEndpoint, urlRules{query: true})
+	c.secret(d, at+".initialAccessTokenRef", dcr.InitialAccessTokenRef)
+}
+
+func (c *checker) userInfo(d *document, path string, u *UserInfo, allowHTTP bool) {
+	if u == nil {
+		return
+	}
+	c.url(d, path+".endpointUrl", u.EndpointURL, urlRules{query: true, allowHTTP: allowHTTP, permit: permitHTTP})
+	for name := range u.AdditionalHeaders {
+		if strings.EqualFold(name, "accept") { // GitHub asks for it
+			continue
+		}
+		c.plainHeaders(d, path+".additionalHeaders", "", map[string]string{name: u.AdditionalHeaders[name]})
+	}
+	if m := u.FieldMapping; m != nil {
+		for name, list := range map[string][]string{"subjectFields": m.SubjectFields, "nameFields": m.NameFields, "emailFields": m.EmailFields} {
+			for i, field := range list {
+				if at := fmt.Sprintf("%s.fieldMapping.%s[%d]", path, name, i); field == "" {
+					c.report.errorf(d, at, "is empty")
+				} else {
+					c.jsonPath(d, at, field)
+				}
+			}
+		}
+	}
+}
+
+// redirectURI in effect for a provider.
+func redirectURI(a *AuthServerConfig, p *UpstreamProvider, name string) string {
+	configured := ""
+	switch {
+	case p.OIDCConfig != nil:
+		configured = p.OIDCConfig.RedirectURI
+	case p.OAuth2Config != nil:
+		configured = p.OAuth2Config.RedirectURI
+	}
+	if configured != "" {
+		return configured
+	}
+	return authorizationBase(a) + "/oauth/callback/" + name
+}
+
+// authorizationBase is where the browser meets the authorization server.
+func authorizationBase(a *AuthServerConfig) string {
+	if a.AuthorizationEndpointBaseURL != "" {
+		return a.AuthorizationEndpointBaseURL
+	}
+	return a.Issuer
+}
