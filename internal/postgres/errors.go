@@ -1,0 +1,133 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"chatelaine.dev/internal/fault"
+)
+
+// SQLSTATE codes, PostgreSQL manual, appendix A.
+const (
+	codeUniqueViolation      = "23505"
+	codeForeignKeyViolation  = "23503"
+	codeSerialization        = "40001"
+	codeDeadlock             = "40P01"
+	codeUndefinedTable       = "42P01"
+	codeInvalidSchema        = "3F000"
+	codeTooManyConnections   = "53300"
+	codeLockNotAvailable     = "55P03"
+	codeQueryCanceled        = "57014"
+	classConnectionException = "08"
+	classOperatorAction      = "57P"
+)
+
+// IsNoRows reports that a query that must find one row found none.
+func IsNoRows(err error) bool { return errors.Is(err, pgx.ErrNoRows) }
+
+// IsUniqueViolation reports that a row exists already; of one of these
+// constraints when any are named.
+func IsUniqueViolation(err error, constraints ...string) bool {
+	return violates(err, codeUniqueViolation, constraints)
+}
+
+// IsForeignKeyViolation reports that a row that is referred to does not exist,
+// or is still referred to; by one of these constraints when any are named.
+func IsForeignKeyViolation(err error, constraints ...string) bool {
+	return violates(err, codeForeignKeyViolation, constraints)
+}
+
+// IsSerialization reports that the transaction lost against another one and may
+// be run again as it is.
+func IsSerialization(err error) bool {
+	code := codeOf(err)
+	return code == codeSerialization || code == codeDeadlock
+}
+
+// Fault returns err as the one error type, with the driver's as the cause: no
+// rows is NotFound, a duplicate Conflict, a lost connection Unavailable
+// ("database_unavailable"), a statement that took too long Timeout, the rest
+// Internal. An error that already is a *fault.Error stays; nil stays nil.
+func Fault(err error) error {
+	if err == nil {
+		return nil
+	}
+	return From(err)
+}
+
+// From is Fault with the concrete type; From(nil) is nil.
+func From(err error) *fault.Error {
+	if err == nil {
+		return nil
+	}
+	if f, ok := fault.As(err); ok {
+		return f
+	}
+	code := codeOf(err)
+	switch {
+	case IsNoRows(err):
+		return fault.Wrap(fault.NotFound, err, "")
+	case code == codeUniqueViolation:
+		return fault.Wrap(fault.Conflict, err, "it exists already").WithReason("already_exists")
+	case IsSerialization(err):
+		return fault.Wrap(fault.Conflict, err, "somebody else changed it at the same time").WithReason("concurrent_change")
+	case code == codeQueryCanceled, code == codeLockNotAvailable:
+		if cerr := contextError(err); cerr != nil {
+			return fault.From(cerr).WithCause(err)
+		}
+		return fault.Wrap(fault.Timeout, err, "the database took too long").WithReason("database_timeout")
+	case contextError(err) != nil:
+		return fault.From(contextError(err)).WithCause(err)
+	case unavailable(err, code):
+		return fault.Wrap(fault.Unavailable, err, "the database is not available").WithReason("database_unavailable")
+	}
+	return fault.Wrap(fault.Internal, err, "")
+}
+
+func contextError(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func unavailable(err error, code string) bool {
+	if code != "" {
+		return code == codeTooManyConnections || strings.HasPrefix(code, classConnectionException) ||
+			strings.HasPrefix(code, classOperatorAction)
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	var netErr net.Error
+	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err)
+}
+
+func violates(err error, code string, constraints []string) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pgErr.Code == code && (len(constraints) == 0 || slices.Contains(constraints, pgErr.ConstraintName))
+}
+
+func isUndefined(err error) bool {
+	code := codeOf(err)
+	return code == codeUndefinedTable || code == codeInvalidSchema
+}
+
+// codeOf returns the SQLSTATE, or "".
+func codeOf(err error) string {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pgErr.Code
+	}
+	return ""
+}

@@ -1,0 +1,163 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/exaring/otelpgx"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	noopmetric "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/secret"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxConns         = 16
+	DefaultStatementTimeout = 10 * time.Second
+	DefaultConnectTimeout   = 5 * time.Second
+)
+
+// Config makes a pool.
+type Config struct {
+	// URL is a postgres:// URL or a list of key=value. Required.
+	URL secret.String
+	// Application names the service in pg_stat_activity.
+	Application string
+	// MaxConns bounds the pool; zero means DefaultMaxConns.
+	MaxConns int32
+	// StatementTimeout bounds each statement on the server; zero means
+	// DefaultStatementTimeout.
+	StatementTimeout time.Duration
+	// Tracer traces statements without their arguments; nil means none.
+	Tracer trace.TracerProvider
+}
+
+// Open makes a pool. It connects in the background: a server that is down shows
+// in Ping and in each call, not here. Errors are Invalid (a bad URL).
+func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
+	pc, err := poolConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, invalidURL()
+	}
+	return pool, nil
+}
+
+func poolConfig(cfg Config) (*pgxpool.Config, error) {
+	if cfg.URL.IsZero() {
+		return nil, fault.New(fault.Invalid, "a database URL is required").WithReason("database_url")
+	}
+	pc, err := pgxpool.ParseConfig(cfg.URL.Reveal())
+	if err != nil {
+		return nil, invalidURL() // pgx's error may quote the URL
+	}
+	pc.MaxConns = DefaultMaxConns
+	if cfg.MaxConns > 0 {
+		pc.MaxConns = cfg.MaxConns
+	}
+	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = 30*time.Minute, 5*time.Minute
+	pc.MaxConnIdleTime = 5 * time.Minute
+	pc.HealthCheckPeriod = 30 * time.Second
+	pc.ConnConfig.ConnectTimeout = DefaultConnectTimeout
+	setTimeouts(pc.ConnConfig, cfg.StatementTimeout)
+	if cfg.Application != "" {
+		pc.ConnConfig.RuntimeParams["application_name"] = cfg.Application
+	}
+	if cfg.Tracer != nil {
+		pc.ConnConfig.Tracer = otelpgx.NewTracer(
+			otelpgx.WithTracerProvider(cfg.Tracer),
+			otelpgx.WithMeterProvider(noopmetric.NewMeterProvider()),
+			otelpgx.WithTrimSQLInSpanName(),
+			otelpgx.WithDisableConnectionDetailsInAttributes(),
+		)
+	}
+	return pc, nil
+}
+
+func setTimeouts(cc *pgx.ConnConfig, statement time.Duration) {
+	if statement <= 0 {
+		statement = DefaultStatementTimeout
+	}
+	for name, d := range map[string]time.Duration{
+		"statement_timeout":                   statement,
+		"lock_timeout":                        statement / 2,
+		"idle_in_transaction_session_timeout": 30 * time.Second,
+	} {
+		if _, set := cc.RuntimeParams[name]; !set { // the URL knows better
+			cc.RuntimeParams[name] = strconv.FormatInt(d.Milliseconds(), 10)
+		}
+	}
+}
+
+func invalidURL() error {
+	return fault.New(fault.Invalid, "the database URL is not valid (postgres://USER@HOST:PORT/NAME?sslmode=…)").
+		WithReason("database_url")
+}
+
+// Ping is a readiness check: the database answers.
+func Ping(pool *pgxpool.Pool) func(context.Context) error {
+	return func(ctx context.Context) error { return Fault(pool.Ping(ctx)) }
+}
+
+// passwordKey finds password=… (also sslpassword) in a list of key=value.
+var passwordKey = regexp.MustCompile(`(?i)(^|[\s'])(ssl)?password\s*=`)
+
+// HasPassword reports whether the URL, or list of key=value, has a password in
+// it. When in doubt it says yes.
+func HasPassword(s string) bool {
+	if !strings.HasPrefix(s, "postgres://") && !strings.HasPrefix(s, "postgresql://") {
+		return passwordKey.MatchString(s)
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return true
+	}
+	if _, has := u.User.Password(); has {
+		return true
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return true
+	}
+	for key := range query {
+		if k := strings.ToLower(key); k == "password" || k == "sslpassword" {
+			return true
+		}
+	}
+	return false
+}
+
+// ReadURLFile reads a URL from a file of at most 4 KiB, as a mounted secret.
+func ReadURLFile(path string) (secret.String, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return secret.String{}, fault.Wrap(fault.Invalid, err, "cannot read the database URL file "+path)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 4<<10+1))
+	if err == nil && len(b) > 4<<10 {
+		err = errors.New("larger than 4 KiB")
+	}
+	if err != nil {
+		return secret.String{}, fault.Wrap(fault.Invalid, err, "cannot read the database URL file "+path)
+	}
+	text := strings.TrimSpace(string(b))
+	if text == "" {
+		return secret.String{}, fault.New(fault.Invalid, "the database URL file "+path+" is empty")
+	}
+	return secret.New(text), nil
+}
