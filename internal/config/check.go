@@ -26,7 +26,7 @@ type secretUse struct {
 
 // url checks a required URL. An empty one was reported while decoding.
 func (c *checker) url(d *document, path, raw string, rules urlRules) {
-	if raw == "" || c.reported(d, path) {
+	if raw == "" || c.report.reported(d, path) {
 		return
 	}
 	if problem := urlProblem(raw, rules); problem != "" {
@@ -40,13 +40,6 @@ func (c *checker) url(d *document, path, raw string, rules urlRules) {
 	if isForbiddenHost(u.Hostname()) {
 		c.report.errorf(d, path, "names an address that is never a server's: unspecified, link-local (where cloud metadata is) or multicast")
 	}
-}
-
-// reported tells whether decoding already found this very field wrong.
-func (c *checker) reported(d *document, path string) bool {
-	return slices.ContainsFunc(c.report.Problems, func(p Problem) bool {
-		return p.File == d.file && p.Document == d.number && p.Path == path && p.Severity == SeverityError
-	})
 }
 
 func (c *checker) secret(d *document, path string, ref *SecretKeyRef) {
@@ -102,7 +95,7 @@ func (c *checker) scopes(d *document, path string, scopes []string) {
 	for i, s := range scopes {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		switch {
-		case c.reported(d, at):
+		case c.report.reported(d, at):
 		case !isScope(s):
 			c.report.errorf(d, at, "is not a scope: printable ASCII without spaces, quotes and backslashes; list several scopes as several items")
 		case slices.Contains(scopes[:i], s):
@@ -113,7 +106,7 @@ func (c *checker) scopes(d *document, path string, scopes []string) {
 
 // duration checks bounds, both allowed. Zero is for a field that is not set.
 func (c *checker) duration(d *document, path string, v Duration, least, most time.Duration) {
-	if !d.has(path) || c.reported(d, path) {
+	if !d.has(path) || c.report.reported(d, path) {
 		return
 	}
 	if got := time.Duration(v); got < least || got > most {
@@ -221,7 +214,7 @@ func (c *checker) plainHeaders(d *document, path, secretHint string, headers map
 }
 
 func (c *checker) headerName(d *document, path, name string) bool {
-	if name == "" || c.reported(d, path) {
+	if name == "" || c.report.reported(d, path) {
 		return false
 	}
 	if !isHeaderName(name) {
@@ -276,7 +269,7 @@ func (c *checker) remoteURL(d *document, spec *MCPServerEntrySpec) {
 		query: true, allowHTTP: private && spec.AllowPrivateEndpoint,
 		permit: "the server is on a private network and allowPrivateEndpoint is true",
 	})
-	if err != nil || spec.RemoteURL == "" || c.reported(d, path) {
+	if err != nil || spec.RemoteURL == "" || c.report.reported(d, path) {
 		return
 	}
 	if private && !spec.AllowPrivateEndpoint {
@@ -299,7 +292,7 @@ func (c *checker) oidc(o resource[MCPOIDCConfigSpec]) {
 		}
 		return
 	case o.Spec.Inline == nil:
-		if !c.reported(d, "spec.inline") {
+		if !c.report.reported(d, "spec.inline") {
 			c.report.errorf(d, "spec.inline", "is required for type inline")
 		}
 		return

@@ -33,7 +33,7 @@ func (c *checker) auth(a resource[ExternalAuthSpec]) {
 		case spec.Type == "":
 		case block.set && block.name != spec.Type:
 			c.report.errorf(d, path, "is set, but type is %s: remove one or change the other", spec.Type)
-		case !block.set && block.name == spec.Type && !c.reported(d, path):
+		case !block.set && block.name == spec.Type && !c.report.reported(d, path):
 			if block.name == string(StrategyUpstreamInject) {
 				c.report.add(SeverityError, "V-06", d, path, "is required for type upstreamInject, with a providerName")
 				continue
@@ -44,7 +44,7 @@ func (c *checker) auth(a resource[ExternalAuthSpec]) {
 	if spec.ExposeToClients && spec.Type != string(StrategyTokenExchange) {
 		c.report.errorf(d, "spec.exposeToClients", "is for type tokenExchange only: stored and static credentials are never handed out")
 	}
-	if spec.UpstreamInject != nil && spec.UpstreamInject.ProviderName == "" && !c.reported(d, "spec.upstreamInject.providerName") {
+	if spec.UpstreamInject != nil && spec.UpstreamInject.ProviderName == "" && !c.report.reported(d, "spec.upstreamInject.providerName") {
 		c.report.add(SeverityError, "V-06", d, "spec.upstreamInject.providerName",
 			"is empty; name one of authServerConfig.upstreamProviders")
 	}

@@ -54,7 +54,7 @@ func (c *checker) authServer(d *document, a *AuthServerConfig) {
 		c.report.errorf(d, path+".allowConfidentialClientRegistration", "cannot be combined with insecureAllowHTTP: clients' secrets would travel in the clear")
 	}
 	if m := a.CIMD; m != nil {
-		if d.has(path+".cimd.cacheMaxSize") && (m.CacheMaxSize < 1 || m.CacheMaxSize > 65536) && !c.reported(d, path+".cimd.cacheMaxSize") {
+		if d.has(path+".cimd.cacheMaxSize") && (m.CacheMaxSize < 1 || m.CacheMaxSize > 65536) && !c.report.reported(d, path+".cimd.cacheMaxSize") {
 			c.report.errorf(d, path+".cimd.cacheMaxSize", "must be from 1 to 65536")
 		}
 		c.duration(d, path+".cimd.cacheFallbackTtl", m.CacheFallbackTTL, time.Second, 24*time.Hour)
@@ -68,7 +68,7 @@ func (c *checker) authServer(d *document, a *AuthServerConfig) {
 func (c *checker) providers(d *document, a *AuthServerConfig) {
 	const path = authServerPath + ".upstreamProviders"
 	switch n := len(a.UpstreamProviders); {
-	case n == 0 && !c.reported(d, path):
+	case n == 0 && !c.report.reported(d, path):
 		c.report.errorf(d, path, "needs at least one provider: somebody has to say who the user is")
 	case n > maxProviders:
 		c.report.errorf(d, path, "has more than %d providers: one login would be too long a walk", maxProviders)
@@ -126,7 +126,7 @@ func (c *checker) provider(d *document, path string, p *UpstreamProvider) {
 		case wanted == "":
 		case b.set && b.name != wanted:
 			c.report.errorf(d, at, "is set, but type is %s: remove one or change the other", p.Type)
-		case !b.set && b.name == wanted && !c.reported(d, at):
+		case !b.set && b.name == wanted && !c.report.reported(d, at):
 			c.report.errorf(d, at, "is required for type %s", p.Type)
 		}
 	}
@@ -194,7 +194,7 @@ func (c *checker) oauth2Provider(d *document, path string, o *OAuth2Upstream) {
 
 // jsonPath checks a path of object keys.
 func (c *checker) jsonPath(d *document, path, value string) {
-	if value == "" || c.reported(d, path) {
+	if value == "" || c.report.reported(d, path) {
 		return
 	}
 	if len(value) > 256 || strings.ContainsAny(value, "|@#*?\\!()[]{}\"' ") || slices.Contains(strings.Split(value, "."), "") {
@@ -204,7 +204,7 @@ func (c *checker) jsonPath(d *document, path, value string) {
 
 func (c *checker) client(d *document, path, clientID string, ref *SecretKeyRef, dcr *DCR, needsEndpoint bool) {
 	switch {
-	case clientID == "" && dcr == nil && !c.reported(d, path+".clientId"):
+	case clientID == "" && dcr == nil && !c.report.reported(d, path+".clientId"):
 		c.report.errorf(d, path+".clientId", "is required (or dcrConfig, to register a client)")
 	case clientID != "" && dcr != nil:
 		c.report.errorf(d, path+".dcrConfig", "cannot be combined with clientId: the one registers a client, the other names it")

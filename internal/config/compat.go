@@ -35,6 +35,10 @@ func compatFor(t reflect.Type, field string) (compatField, bool) {
 func compatFields(t reflect.Type) map[string]compatField {
 	const kubernetes = "how the services run in Kubernetes is described by their manifests"
 	switch t {
+	case reflect.TypeFor[VirtualMCPServer](), reflect.TypeFor[MCPExternalAuthConfig](), reflect.TypeFor[MCPServerEntry](),
+		reflect.TypeFor[MCPOIDCConfig](), reflect.TypeFor[MCPGroup]():
+		// The first two were read before; the last is what kubectl shows.
+		return map[string]compatField{"apiVersion": silent(), "kind": silent(), "status": silent()}
 	case reflect.TypeFor[Metadata]():
 		return map[string]compatField{
 			"uid": silent(), "resourceVersion": silent(), "generation": silent(), "creationTimestamp": silent(),

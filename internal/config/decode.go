@@ -242,7 +242,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, f func(key string, keyNode, v
 			continue
 		}
 		if line, dup := seen[name]; dup {
-			d.problemAt(key, join(path, printable(name)), "is set twice; the first time in line %d", line)
+			d.problemAt(key, join(path, name), "is set twice; the first time in line %d", line)
 			continue
 		}
 		seen[name] = key.Line
@@ -252,9 +252,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, f func(key string, keyNode, v
 
 // problemAt reports an error at a key rather than at a value.
 func (d *decoder) problemAt(key *yaml.Node, path, format string, args ...any) {
-	d.report.errorf(d.doc, path, format, args...)
-	p := &d.report.Problems[len(d.report.Problems)-1]
-	p.Line, p.Column = key.Line, key.Column
+	d.report.addAt(position{key.Line, key.Column}, SeverityError, "", d.doc, path, format, args...)
 }
 
 func join(path, name string) string {
@@ -280,52 +278,47 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string, depth in
 			d.unknown(v.Type(), fields, key, keyNode, value, path)
 			return
 		}
-		d.decode(value, v.Field(i), v.Type().Field(i), join(path, key), depth+1)
+		at := join(path, key)
+		d.decode(value, v.Field(i), v.Type().Field(i), at, depth+1)
+		if d.doc.has(at) {
+			d.doc.positions[at] = position{keyNode.Line, keyNode.Column}
+		}
 	})
 	for _, name := range fields.required {
-		f := v.Field(fields.index[name])
-		if d.doc.has(join(path, name)) && (f.Kind() != reflect.String || n.Kind != yaml.MappingNode || f.String() != "" || d.failed(join(path, name))) {
-			continue
+		f, at := v.Field(fields.index[name]), join(path, name)
+		missing := !d.doc.has(at) || (f.Kind() == reflect.String && f.String() == "")
+		if missing && !d.report.reportedWithin(d.doc, at) {
+			d.report.errorf(d.doc, at, "is required")
 		}
-		if d.failed(join(path, name)) {
-			continue
-		}
-		d.report.errorf(d.doc, join(path, name), "is required")
 	}
-}
-
-// failed reports whether the field, or something in it, was reported already.
-func (d *decoder) failed(path string) bool {
-	return slices.ContainsFunc(d.report.Problems, func(p Problem) bool {
-		return p.File == d.doc.file && p.Document == d.doc.number && p.Severity == SeverityError && within(p.Path, path)
-	})
 }
 
 // unknown reports a field that the type does not have.
 func (d *decoder) unknown(t reflect.Type, fields *structFields, key string, keyNode, value *yaml.Node, parent string) {
-	path := join(parent, printable(key))
+	path := join(parent, key)
 	if c, ok := compatFor(t, key); ok {
 		d.compat(c, keyNode, value, path)
 		return
 	}
 	for _, name := range fields.names {
-		if base, isRef := strings.CutSuffix(name, "Ref"); isRef && sameWord(base, key) && holdsSecret(t, fields.index[name]) {
-			d.problemAt(keyNode, path, "is a literal secret, which a resource must not contain; store it and refer to it with %s: {name: NAME, key: KEY}", name)
+		if secretField(t, fields.index[name]) && meansSecret(name, key) {
+			d.problemAt(keyNode, path, "is a literal secret, which a resource must not contain; store it and refer to it: %s", example(t, fields.index[name], name))
 			return
 		}
 	}
 	d.problemAt(keyNode, path, "is not a known field%s", didYouMean(key, fields.names))
 }
 
+// compat reports a field that ToolHive has and we lack, unless it is empty.
 func (d *decoder) compat(c compatField, keyNode, value *yaml.Node, path string) {
 	if c.verdict == compatSilent || isNull(value) || isFalse(value) || isEmpty(value) {
 		return
 	}
-	d.problemAt(keyNode, path, "%s", c.reason)
 	if c.verdict == compatWarn {
-		p := &d.report.Problems[len(d.report.Problems)-1]
-		p.Severity, p.Code = SeverityWarning, ""
+		d.report.addAt(position{keyNode.Line, keyNode.Column}, SeverityWarning, "", d.doc, path, "%s", c.reason)
+		return
 	}
+	d.problemAt(keyNode, path, "%s", c.reason)
 }
 
 func isFalse(n *yaml.Node) bool {
@@ -336,15 +329,28 @@ func isEmpty(n *yaml.Node) bool {
 	return n.Kind != yaml.AliasNode && n.Kind != yaml.ScalarNode && len(n.Content) == 0
 }
 
-// sameWord compares names without regard to case and punctuation.
-func sameWord(a, b string) bool {
-	plain := strings.NewReplacer("_", "", "-", "")
-	return strings.EqualFold(plain.Replace(a), plain.Replace(b)) ||
-		strings.EqualFold(strings.TrimSuffix(plain.Replace(a), "Secret"), plain.Replace(b))
+// secretField reports whether a field refers to one secret or to several.
+func secretField(t reflect.Type, field int) bool {
+	ft := t.Field(field).Type
+	return ft == reflect.TypeFor[*SecretKeyRef]() || ft == reflect.TypeFor[[]SecretKeyRef]()
 }
 
-func holdsSecret(t reflect.Type, field int) bool {
-	return t.Field(field).Type == reflect.TypeFor[*SecretKeyRef]()
+// meansSecret reports whether a field that does not exist was meant to hold
+// what the reference field names: clientSecret for clientSecretRef, value for
+// valueSecretRef, hmacSecrets for hmacSecretRefs.
+func meansSecret(refField, key string) bool {
+	plain := func(s string) string {
+		return strings.TrimSuffix(strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(s)), "s")
+	}
+	base := strings.TrimSuffix(plain(refField), "ref")
+	return plain(key) == base || plain(key) == strings.TrimSuffix(base, "secret")
+}
+
+func example(t reflect.Type, field int, name string) string {
+	if t.Field(field).Type.Kind() == reflect.Slice {
+		return name + ": [{name: NAME, key: KEY}]"
+	}
+	return name + ": {name: NAME, key: KEY}"
 }
 
 // structFields are the YAML names of a struct type's fields.
@@ -369,15 +375,17 @@ func fieldsOf(t reflect.Type) *structFields {
 
 // printable shortens a name of the user's for a message and drops what could
 // upset a terminal.
-func printable(s string) string {
+func printable(s string) string { return cleaned(s, 80) }
+
+func cleaned(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if !strconv.IsPrint(r) {
 			return '?'
 		}
 		return r
 	}, s)
-	if len(s) > 80 {
-		s = strings.ToValidUTF8(s[:80], "") + "…"
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}
 	return s
 }

@@ -3,12 +3,12 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -75,8 +75,7 @@ func parse(sources []Source, report *Report) (*Set, *Report) {
 
 func readSources(path string, report *Report) []Source {
 	fail := func(file, format string, args ...any) {
-		report.errorf(&document{file: file}, "", format, args...)
-		report.Problems[len(report.Problems)-1].Line = 0
+		report.note(Problem{Severity: SeverityError, File: file, Message: fmt.Sprintf(format, args...)})
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -168,8 +167,7 @@ func parseSource(s Source, r *resources, report *Report) {
 		}
 		doc := &document{file: s.Name, number: number, line: n.Line, positions: map[string]position{}}
 		if err != nil {
-			report.errorf(doc, "", "is not YAML: %s", yamlReason(err))
-			report.Problems[len(report.Problems)-1].Line = yamlLine(err)
+			report.addAt(position{line: yamlLine(err)}, SeverityError, "", doc, "", "is not YAML: %s", yamlReason(err))
 			return
 		}
 		if len(n.Content) == 0 || isNull(n.Content[0]) {
@@ -187,23 +185,40 @@ func parseSource(s Source, r *resources, report *Report) {
 // header reads what says of which kind a document is, before it is decoded.
 func header(n *yaml.Node, doc *document) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		value := n.Content[i+1]
-		switch n.Content[i].Value {
+		key, value := n.Content[i], target(n.Content[i+1])
+		switch key.Value {
 		case "apiVersion":
-			doc.apiVersion = value.Value
+			doc.apiVersion = scalar(value)
+			doc.positions["apiVersion"] = position{key.Line, key.Column}
 		case "kind":
-			doc.kind = printable(value.Value)
+			doc.kind = printable(scalar(value))
+			doc.positions["kind"] = position{key.Line, key.Column}
 		case "metadata":
 			for j := 0; value.Kind == yaml.MappingNode && j+1 < len(value.Content); j += 2 {
 				switch value.Content[j].Value {
 				case "name":
-					doc.name = printable(value.Content[j+1].Value)
+					doc.name = printable(scalar(target(value.Content[j+1])))
 				case "namespace":
-					doc.namespace = printable(value.Content[j+1].Value)
+					doc.namespace = printable(scalar(target(value.Content[j+1])))
 				}
 			}
 		}
 	}
+}
+
+// target follows an alias.
+func target(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode && n.Alias != nil {
+		return n.Alias
+	}
+	return n
+}
+
+func scalar(n *yaml.Node) string {
+	if n.Kind != yaml.ScalarNode || isNull(n) {
+		return ""
+	}
+	return n.Value
 }
 
 func parseDocument(doc *document, n *yaml.Node, r *resources, report *Report) {
@@ -212,34 +227,13 @@ func parseDocument(doc *document, n *yaml.Node, r *resources, report *Report) {
 		return
 	}
 	header(n, doc)
-	if !checkHeader(doc, n, report) {
+	if !checkHeader(doc, report) {
 		return
 	}
 	d := &decoder{report: report, doc: doc}
 	v := newResource(doc.kind)
-	d.resource(n, reflect.ValueOf(v).Elem())
+	d.structure(n, reflect.ValueOf(v).Elem(), "", 0)
 	r.add(doc, v)
-}
-
-// resource decodes a document: the struct's fields, and those that every
-// Kubernetes resource has.
-func (d *decoder) resource(n *yaml.Node, v reflect.Value) {
-	rest := &yaml.Node{Kind: yaml.MappingNode, Tag: n.Tag, Line: n.Line, Column: n.Column}
-	d.doc.positions["kind"] = position{n.Line, n.Column}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key := n.Content[i]
-		switch key.Value {
-		case "apiVersion", "kind":
-			if i > 0 && slices.ContainsFunc(n.Content[:i], func(o *yaml.Node) bool { return o.Value == key.Value && o.Line < key.Line && o.Column == key.Column }) {
-				d.problemAt(key, key.Value, "is set twice")
-			}
-			continue
-		case "status":
-			continue
-		}
-		rest.Content = append(rest.Content, key, n.Content[i+1])
-	}
-	d.structure(rest, v, "", 0)
 }
 
 // yamlReason is the parser's text without its prefix and place.

@@ -199,18 +199,57 @@ func (d *document) position(path string) position {
 // authServerPath is where V-05 applies: anything invalid at or below it.
 const authServerPath = "spec.authServerConfig"
 
-// add notes a problem of a document's field.
+// maxProblems bounds a report. What does not fit is an error of its own, so
+// that a set is never accepted for having too many problems.
+const maxProblems = 1000
+
+// note adds a problem.
+func (r *Report) note(p Problem) {
+	switch n := len(r.Problems); {
+	case n < maxProblems:
+		p.Path = cleaned(p.Path, 512)
+		r.Problems = append(r.Problems, p)
+	case n == maxProblems:
+		r.Problems = append(r.Problems, Problem{
+			Severity: SeverityError, File: p.File, Message: fmt.Sprintf("there are more than %d problems; the others are not shown", maxProblems),
+		})
+	}
+}
+
+// add notes a problem of a document's field, at the place of the field.
 func (r *Report) add(severity Severity, code string, d *document, path, format string, args ...any) {
+	r.addAt(d.position(path), severity, code, d, path, format, args...)
+}
+
+// addAt notes a problem at a place of its own.
+func (r *Report) addAt(at position, severity Severity, code string, d *document, path, format string, args ...any) {
 	if code == "" && severity == SeverityError && d.kind == KindVirtualMCPServer && within(path, authServerPath) {
 		code = "V-05"
 	}
-	p := Problem{
-		Severity: severity, Code: code, Path: path, Message: fmt.Sprintf(format, args...),
+	r.note(Problem{
+		Severity: severity, Code: code, Path: path, Message: fmt.Sprintf(format, args...), Line: at.line, Column: at.column,
 		File: d.file, Document: d.number, Kind: d.kind, Name: d.name,
+	})
+}
+
+// reported tells whether an error of this very field is known already.
+func (r *Report) reported(d *document, path string) bool {
+	return r.hasError(d, func(p string) bool { return p == path })
+}
+
+// reportedWithin tells whether an error of the field, or of something in it, is
+// known already.
+func (r *Report) reportedWithin(d *document, path string) bool {
+	return r.hasError(d, func(p string) bool { return within(p, path) })
+}
+
+func (r *Report) hasError(d *document, match func(path string) bool) bool {
+	for i := range r.Problems {
+		if p := &r.Problems[i]; p.Severity == SeverityError && p.Document == d.number && match(p.Path) && p.File == d.file {
+			return true
+		}
 	}
-	at := d.position(path)
-	p.Line, p.Column = at.line, at.column
-	r.Problems = append(r.Problems, p)
+	return false
 }
 
 func (r *Report) errorf(d *document, path, format string, args ...any) {

@@ -42,9 +42,7 @@ func (r *resources) check(report *Report) *Deployment {
 func (r *resources) countServers(report *Report) {
 	if len(r.servers) == 0 {
 		if report.Documents > 0 || report.OK() {
-			report.add(SeverityError, "V-12", &document{}, "", "the set has no VirtualMCPServer, and needs exactly one")
-			report.Problems[len(report.Problems)-1].Line = 0
-			report.Problems[len(report.Problems)-1].Column = 0
+			report.note(Problem{Severity: SeverityError, Code: "V-12", Message: "the set has no VirtualMCPServer, and needs exactly one"})
 		}
 		return
 	}
@@ -95,7 +93,7 @@ func (b *builder) resolveGroup() {
 		}
 	}
 	if b.group == "" {
-		if !b.checker.reported(doc, "spec.groupRef") && !b.checker.reported(doc, path) {
+		if !b.report.reported(doc, "spec.groupRef") && !b.report.reported(doc, path) {
 			b.report.errorf(doc, "spec.groupRef", "is required; name the MCPGroup of the backends")
 		}
 		return
@@ -143,7 +141,7 @@ func (b *builder) incoming() {
 	}
 	ref := in.OIDCConfigRef
 	if ref == nil {
-		if !b.checker.reported(doc, "spec.incomingAuth.oidcConfigRef") {
+		if !b.report.reported(doc, "spec.incomingAuth.oidcConfigRef") {
 			b.report.errorf(doc, "spec.incomingAuth.oidcConfigRef", "is required for type oidc: the MCPOIDCConfig with the issuer, and the audience")
 		}
 		return
@@ -182,7 +180,7 @@ func (b *builder) audience(ref *OIDCConfigRef, allowHTTP bool) {
 	doc := b.server.doc
 	v07 := func(at, format string, args ...any) { b.report.add(SeverityError, "V-07", doc, at, format, args...) }
 	if ref.Audience == "" {
-		if !b.checker.reported(doc, path) {
+		if !b.report.reported(doc, path) {
 			v07(path, "is required: the public URL of the gateway, such as https://mcp.example.com/mcp")
 		}
 		return

@@ -59,7 +59,7 @@ func (b *builder) backendAuth(path string, s *BackendAuth, discovered func() Str
 		return discovered()
 	case "externalAuthConfigRef":
 		if s.ExternalAuthConfigRef == nil {
-			if !b.checker.reported(doc, path+".externalAuthConfigRef") {
+			if !b.report.reported(doc, path+".externalAuthConfigRef") {
 				b.report.errorf(doc, path+".externalAuthConfigRef", "is required for type externalAuthConfigRef")
 			}
 			break

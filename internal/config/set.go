@@ -3,8 +3,6 @@ package config
 import (
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // resource is a decoded document: the spec of its kind.
@@ -94,12 +92,7 @@ func find[T any](list []resource[T], name string) (*resource[T], []string) {
 
 // checkHeader reports what is wrong with apiVersion and kind, and whether the
 // document is one of ours to decode.
-func checkHeader(doc *document, n *yaml.Node, report *Report) bool {
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if k := n.Content[i]; k.Value == "apiVersion" || k.Value == "kind" {
-			doc.positions[k.Value] = position{k.Line, k.Column}
-		}
-	}
+func checkHeader(doc *document, report *Report) bool {
 	if doc.kind == "" {
 		report.errorf(doc, "kind", "is required; use %s", oneOf(kinds()))
 		return false
