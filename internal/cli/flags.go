@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"log/slog"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/outbound"
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/rpc"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/internal/telemetry"
+)
+
+// Config is where the deployment's resources are.
+type Config struct {
+	Path string `name:"config" required:"" placeholder:"PATH" help:"File or folder of resources (YAML)."`
+}
+
+// Log is how a service logs.
+type Log struct {
+	LogLevel  slog.Level `default:"info" help:"Least level to log: debug, info, warn, error."`
+	LogFormat string     `default:"json" enum:"json,text" help:"Format of log lines: json or text."`
+}
+
+// Telemetry is Log, and where traces go.
+type Telemetry struct {
+	Log
+	OTLPEndpoint     string  `name:"otlp-endpoint" placeholder:"HOST:PORT" help:"OTLP/gRPC collector for traces; without one no traces leave."`
+	OTLPInsecure     bool    `name:"otlp-insecure" help:"Speak to the collector without TLS."`
+	OTLPCA           string  `name:"otlp-ca" placeholder:"FILE" help:"Certificate authorities to trust for the collector (PEM)."`
+	TraceSampleRatio float64 `default:"1" help:"Share of new traces to record, 0 to 1."`
+}
+
+// Options returns the configuration of package telemetry.
+func (f *Telemetry) Options(service string) telemetry.Config {
+	return telemetry.Config{
+		Service: service, Version: process.Version(),
+		LogFormat: f.LogFormat, LogLevel: f.LogLevel,
+		OTLPEndpoint: f.OTLPEndpoint, OTLPInsecure: f.OTLPInsecure, OTLPCA: f.OTLPCA,
+		SampleRatio: f.TraceSampleRatio,
+	}
+}
+
+// Admin is where health and metrics are served.
+type Admin struct {
+	AdminAddress string `default:"${admin_address}" help:"Where to serve health and metrics (${default}); keep it private."`
+}
+
+// TLS is this service's identity towards the others.
+type TLS struct {
+	TLSCert string `name:"tls-cert" required:"" placeholder:"FILE" help:"This service's certificate (PEM)."`
+	TLSKey  string `name:"tls-key" required:"" placeholder:"FILE" help:"The certificate's key (PEM)."`
+	TLSCA   string `name:"tls-ca" required:"" placeholder:"FILE" help:"The authority of all services' certificates (PEM)."`
+}
+
+// Files returns the paths for rpc.LoadTLS.
+func (f *TLS) Files() rpc.TLSFiles {
+	return rpc.TLSFiles{Cert: f.TLSCert, Key: f.TLSKey, CA: f.TLSCA}
+}
+
+// Database is where the service's database is.
+type Database struct {
+	DatabaseURL      secret.String `name:"database-url" placeholder:"URL" help:"PostgreSQL URL, without a password here; from the environment it may have one."`
+	DatabaseURLFile  string        `name:"database-url-file" placeholder:"FILE" help:"File with the PostgreSQL URL, in place of --database-url."`
+	DatabaseMaxConns int32         `default:"16" help:"Most connections to hold."`
+}
+
+// URL returns the URL from the flag, the environment or the file.
+func (f *Database) URL() (secret.String, error) {
+	return urlFrom("database-url", f.DatabaseURL, f.DatabaseURLFile)
+}
+
+// Options returns the configuration of package postgres.
+func (f *Database) Options(application string) (postgres.Config, error) {
+	url, err := f.URL()
+	if err != nil {
+		return postgres.Config{}, err
+	}
+	return postgres.Config{URL: url, Application: application, MaxConns: f.DatabaseMaxConns}, nil
+}
+
+// urlFrom is for each pair of flags --NAME and --NAME-file.
+func urlFrom(name string, url secret.String, file string) (secret.String, error) {
+	switch {
+	case file != "" && !url.IsZero():
+		return secret.String{}, fault.Newf(fault.Invalid, "--%s and --%[1]s-file exclude each other", name)
+	case file != "":
+		return postgres.ReadURLFile(file)
+	case url.IsZero():
+		return secret.String{}, fault.Newf(fault.Invalid, "--%s or --%[1]s-file is required", name)
+	}
+	return url, nil
+}
+
+// Dial lets a service reach public names by inside addresses.
+type Dial struct {
+	Dial []string `placeholder:"HOST:PORT=HOST:PORT" help:"Reach the first address at the second (repeatable)."`
+}
+
+// Dials returns the map for package outbound.
+func (f *Dial) Dials() (outbound.Dials, error) {
+	dials := make(outbound.Dials, len(f.Dial))
+	for _, s := range f.Dial {
+		from, to, err := outbound.ParseDial(s)
+		if err != nil {
+			return nil, fault.Newf(fault.Invalid, "--dial: %s", err)
+		}
+		if _, dup := dials[from]; dup {
+			return nil, fault.Newf(fault.Invalid, "--dial: %s is given twice", from)
+		}
+		dials[from] = to
+	}
+	return dials, nil
+}

@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"runtime"
+
+	"github.com/alecthomas/kong"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/internal/telemetry"
+)
+
+// EnvPrefix begins the names of all environment twins.
+const EnvPrefix = "CHATELAINE"
+
+// Program is a service's command line; F is the struct of serve's flags.
+type Program[F any] struct {
+	// Name is the program's, Summary one line for --help.
+	Name    string
+	Summary string
+	// AdminAddress is the default of --admin-address, when F embeds Admin.
+	AdminAddress string
+	// Vars are further variables (${name}) of flag tags.
+	Vars kong.Vars
+
+	// Serve runs until ctx ends.
+	Serve func(ctx context.Context, flags *F) error
+	// Validate checks the resources in a file or folder and writes what it found.
+	// An error of kind Invalid exits with status 2.
+	Validate func(ctx context.Context, path string, out io.Writer) error
+	// Migrations, when set, adds the command migrate.
+	Migrations func() (postgres.Migrations, error)
+}
+
+type grammar[F any] struct {
+	Serve    F           `cmd:"" help:"Run the service."`
+	Validate validateCmd `cmd:"" help:"Check a set of resources without starting anything."`
+	Version  struct{}    `cmd:"" help:"Print the version."`
+	kong.Plugins
+}
+
+type validateCmd struct{ Config }
+
+type migrateGrammar struct {
+	Migrate migrateCmd `cmd:"" help:"Bring the database schema up to date."`
+}
+
+type migrateCmd struct {
+	Database
+	Log
+}
+
+// Main runs the program with this process's arguments and exits.
+func Main[F any](p Program[F]) {
+	os.Exit(p.Run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// Run runs the program and returns its exit status: 0, 1 for a failure, 2 for
+// wrong flags or invalid resources.
+func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
+	var g grammar[F]
+	var migrate migrateGrammar
+	if p.Migrations != nil {
+		g.Plugins = kong.Plugins{&migrate}
+	}
+	helped := false
+	parser, err := kong.New(&g,
+		kong.Name(p.Name), kong.Description(p.Summary),
+		kong.DefaultEnvars(EnvPrefix),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Vars{"admin_address": p.AdminAddress}.CloneWith(p.Vars),
+	)
+	if err != nil {
+		return process.Report(p.Name, stderr, fault.Wrap(fault.Internal, err, "the flags are misdefined"))
+	}
+	kctx, err := parser.Parse(args)
+	switch {
+	case helped: // --help printed; that parsing went on does not matter
+		return process.ExitOK
+	case err != nil:
+		return process.Report(p.Name, stderr, fault.New(fault.Invalid, err.Error()+" (see --help)"))
+	}
+	if err := refusePasswords(kctx); err != nil {
+		return process.Report(p.Name, stderr, err)
+	}
+	switch kctx.Command() {
+	case "validate":
+		return process.Run(p.Name, stderr, func(ctx context.Context) error {
+			return p.Validate(ctx, g.Validate.Config.Path, stdout)
+		})
+	case "version":
+		fmt.Fprintln(stdout, p.Name, process.Version(), runtime.Version())
+		return process.ExitOK
+	case "migrate":
+		return process.Run(p.Name, stderr, func(ctx context.Context) error {
+			return p.migrate(ctx, &migrate.Migrate, stdout, stderr)
+		})
+	default:
+		return process.Run(p.Name, stderr, func(ctx context.Context) error { return p.Serve(ctx, &g.Serve) })
+	}
+}
+
+func (p Program[F]) migrate(ctx context.Context, cmd *migrateCmd, stdout, stderr io.Writer) error {
+	url, err := cmd.URL()
+	if err != nil {
+		return err
+	}
+	m, err := p.Migrations()
+	if err != nil {
+		return err
+	}
+	logger, err := telemetry.NewLogger(stderr, cmd.LogFormat, cmd.LogLevel)
+	if err != nil {
+		return err
+	}
+	n, err := m.Up(ctx, url, logger)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "schema %s is up to date, %d migrations applied\n", m.Schema, n)
+	return nil
+}
+
+// refusePasswords looks at what was written on the command line, not at what
+// came from the environment.
+func refusePasswords(kctx *kong.Context) error {
+	for _, element := range kctx.Path {
+		flag := element.Flag
+		if flag == nil || element.Resolved || flag.Target.Type() != reflect.TypeFor[secret.String]() {
+			continue
+		}
+		value, ok := kctx.FlagValue(flag).(secret.String)
+		if ok && postgres.HasPassword(value.Reveal()) {
+			return fault.Newf(fault.Invalid, "--%s has a password, which every user of this machine can see: set %s in the environment, or use --%[1]s-file",
+				flag.Name, flag.Envs[0]).WithReason("password_in_flag")
+		}
+	}
+	return nil
+}
