@@ -1,0 +1,252 @@
+package bearer
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sync/singleflight"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/outbound"
+)
+
+const (
+	// freshFor is the age at which keys are looked up again, so that a key that
+	// the issuer withdrew stops counting.
+	freshFor = 10 * time.Minute
+	// retryAfter is the least time between two fetches, whoever asks.
+	retryAfter = 5 * time.Second
+	// firstRetryAfter is retryAfter while there are no keys at all.
+	firstRetryAfter = time.Second
+	// unknownFor is how long a key name that the issuer does not have causes no
+	// further fetch.
+	unknownFor = time.Minute
+	maxUnknown = 1024
+
+	fetchTimeout = 5 * time.Second
+	maxDocument  = 256 << 10
+	maxKeys      = 100
+	minRSABits   = 2048 // RFC 7518 section 3.3
+)
+
+var errFetch = errors.New("the answer is not a usable document")
+
+type publicKey struct {
+	kid string
+	alg string // "" means any that fits the type
+	key any
+	// print is the RFC 7638 thumbprint with name and algorithm.
+	print string
+}
+
+// keySet is the issuer's public keys, fetched when somebody needs them.
+type keySet struct {
+	cfg    Config
+	flight singleflight.Group
+	// generation changes with the set, so that what was verified with a key
+	// that is gone is verified again.
+	generation atomic.Uint64
+
+	mu        sync.Mutex
+	keys      []publicKey
+	jwksURL   string    // found by discovery
+	fetched   time.Time // last success
+	attempted time.Time // last attempt
+	failure   error     // of the last attempt
+	unknown   map[string]time.Time
+}
+
+func newKeySet(cfg Config) *keySet {
+	return &keySet{cfg: cfg, unknown: make(map[string]time.Time)}
+}
+
+// find returns the keys that may have signed a token with this header.
+func (s *keySet) find(ctx context.Context, kid, alg string) ([]any, uint64, error) {
+	keys, generation := s.lookup(kid, alg)
+	if s.wants(kid, len(keys) > 0) {
+		// One fetch for all that wait. It is not this caller's: another one may
+		// need it after this one has gone.
+		result := s.flight.DoChan("", func() (any, error) {
+			s.refresh(context.WithoutCancel(ctx))
+			return nil, nil
+		})
+		select {
+		case <-result:
+		case <-ctx.Done():
+			return nil, 0, fault.From(ctx.Err())
+		}
+		keys, generation = s.lookup(kid, alg)
+	}
+	if len(keys) > 0 {
+		return keys, generation, nil
+	}
+	return nil, 0, s.missing(kid)
+}
+
+// lookup returns what is there now, and of which generation it is.
+func (s *keySet) lookup(kid, alg string) (keys []any, generation uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.keys {
+		if (kid == "" || k.kid == kid) && (k.alg == "" || k.alg == alg) {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys, s.generation.Load()
+}
+
+// wants decides whether to fetch.
+func (s *keySet) wants(kid string, known bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Now()
+	interval := retryAfter
+	if len(s.keys) == 0 {
+		interval = firstRetryAfter
+	}
+	if !s.attempted.IsZero() && now.Sub(s.attempted) < interval {
+		return false
+	}
+	if known {
+		return now.Sub(s.fetched) >= freshFor
+	}
+	until, negative := s.unknown[kid]
+	return !negative || now.After(until) || s.failure != nil
+}
+
+// missing says why there is no key: nobody can tell, or the token is bad.
+func (s *keySet) missing(kid string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure != nil || s.fetched.IsZero() {
+		return fault.Wrap(fault.Unavailable, s.failure, "the issuer's keys cannot be fetched").
+			WithReason(ReasonKeys).WithRetryAfter(retryAfter)
+	}
+	now := s.cfg.Now()
+	if len(s.unknown) >= maxUnknown {
+		clear(s.unknown)
+	}
+	if _, ok := s.unknown[kid]; !ok || now.After(s.unknown[kid]) {
+		s.unknown[kid] = now.Add(unknownFor)
+	}
+	return reject(ReasonSignature, "the access token is signed with an unknown key")
+}
+
+// refresh fetches and keeps the old keys when that fails.
+func (s *keySet) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	s.mu.Lock()
+	s.attempted = s.cfg.Now()
+	url := s.jwksURL
+	s.mu.Unlock()
+
+	keys, url, err := s.fetch(ctx, url)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failure = err
+	if err != nil {
+		s.jwksURL = "" // it may have moved: discover again
+		return
+	}
+	s.fetched, s.jwksURL = s.cfg.Now(), url
+	if !sameKeys(s.keys, keys) {
+		s.keys = keys
+		s.generation.Add(1)
+	}
+}
+
+func (s *keySet) fetch(ctx context.Context, url string) ([]publicKey, string, error) {
+	if s.cfg.JWKSURL != "" {
+		url = s.cfg.JWKSURL
+	}
+	if url == "" {
+		var err error
+		if url, err = s.discover(ctx); err != nil {
+			return nil, "", err
+		}
+	}
+	var document struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := getJSON(ctx, s.cfg.Client, url, &document); err != nil {
+		return nil, "", err
+	}
+	if len(document.Keys) > maxKeys {
+		return nil, "", fault.Wrap(fault.Unavailable, errFetch, "the issuer's key set is too large")
+	}
+	var keys []publicKey
+	for _, raw := range document.Keys {
+		if k, ok := parseKey(raw); ok { // a key of a kind that we do not use is no error
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, "", fault.Wrap(fault.Unavailable, errFetch, "the issuer's key set has no usable key")
+	}
+	return keys, url, nil
+}
+
+func parseKey(raw json.RawMessage) (publicKey, bool) {
+	var jwk jose.JSONWebKey
+	if err := jwk.UnmarshalJSON(raw); err != nil || !jwk.IsPublic() || !jwk.Valid() || (jwk.Use != "" && jwk.Use != "sig") {
+		return publicKey{}, false
+	}
+	switch key := jwk.Key.(type) {
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+	case *rsa.PublicKey:
+		if key.N.BitLen() < minRSABits {
+			return publicKey{}, false
+		}
+	default:
+		return publicKey{}, false
+	}
+	sum, err := jwk.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return publicKey{}, false
+	}
+	return publicKey{
+		kid: jwk.KeyID, alg: jwk.Algorithm, key: jwk.Key,
+		print: jwk.KeyID + "\x00" + jwk.Algorithm + "\x00" + string(sum),
+	}, true
+}
+
+func sameKeys(a, b []publicKey) bool {
+	return slices.EqualFunc(a, b, func(x, y publicKey) bool { return x.print == y.print })
+}
+
+// getJSON fetches a document of bounded size.
+func getJSON(ctx context.Context, client *http.Client, url string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, errFetch, "the URL of the issuer's keys is not valid")
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := outbound.Do(client, req)
+	if err != nil {
+		return err
+	}
+	body, err := outbound.ReadAll(resp, maxDocument)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return &statusError{host: req.URL.Host, status: resp.StatusCode}
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fault.Wrap(fault.Unavailable, errFetch, req.URL.Host+" answered with something other than JSON")
+	}
+	return nil
+}
