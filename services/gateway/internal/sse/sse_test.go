@@ -1,0 +1,163 @@
+package sse
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+type plain struct{ ID, Name, Data, Retry string }
+
+func readAll(t *testing.T, src io.Reader, maxEvent int) (events []plain, raw string, err error) {
+	t.Helper()
+	r := NewReader(src, maxEvent)
+	for {
+		ev, err := r.Next()
+		if err != nil {
+			return events, raw, err
+		}
+		raw += string(ev.Raw)
+		if ev.HasID || ev.HasData || len(ev.Name) > 0 || len(ev.Retry) > 0 {
+			events = append(events, plain{string(ev.ID), string(ev.Name), string(ev.Data), string(ev.Retry)})
+		}
+	}
+}
+
+func TestReaderUnderstandsEveryLineEndOfTheStandard(t *testing.T) {
+	t.Parallel()
+	want := []plain{
+		{Name: "message", ID: "1", Data: "a\nb"},
+		{ID: "2", Data: `{"x":1}`},
+		{Data: ""},
+		{Retry: "500"},
+	}
+	lines := []string{
+		"event: message", "id:1", "data: a", "data:b", "",
+		": keep-alive", "",
+		"id: 2", "data: {\"x\":1}", "",
+		"data", "",
+		"retry: 500", "",
+	}
+	for name, eol := range map[string]string{"LF": "\n", "CRLF": "\r\n", "CR": "\r"} {
+		stream := strings.Join(lines, eol) + eol
+		for readers, wrap := range map[string]func(io.Reader) io.Reader{
+			"whole": func(r io.Reader) io.Reader { return r }, "byte by byte": iotest.OneByteReader,
+		} {
+			t.Run(name+"/"+readers, func(t *testing.T) {
+				t.Parallel()
+				for _, start := range []string{"", "\xef\xbb\xbf"} {
+					got, raw, err := readAll(t, wrap(strings.NewReader(start+stream)), 0)
+					// With CRs, byte by byte, an LF may be read after its event.
+					if !errors.Is(err, io.EOF) && (name != "CRLF" || !errors.Is(err, io.ErrUnexpectedEOF)) {
+						t.Fatalf("error %v, want EOF", err)
+					}
+					if diff := cmp.Diff(want, got); diff != "" {
+						t.Errorf("events differ (-want +got):\n%s", diff)
+					}
+					if strings.TrimSuffix(raw, "\n") != strings.TrimSuffix(start+stream, "\n") {
+						t.Errorf("raw bytes changed: %q", raw)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestReaderDeliversAnEventBeforeTheNextOneBegins(t *testing.T) {
+	t.Parallel()
+	src, w := io.Pipe()
+	t.Cleanup(func() { w.Close() })
+	r := NewReader(src, 0)
+	for _, eol := range []string{"\n", "\r", "\r\n"} {
+		go w.Write([]byte("data: now" + eol + eol)) // the stream stays open: Next must not wait for more
+		ev, err := r.Next()
+		if err != nil || string(ev.Data) != "now" {
+			t.Fatalf("Next() = %q, %v", ev.Data, err)
+		}
+	}
+}
+
+func TestReaderRefusesAnEventThatWouldFillMemory(t *testing.T) {
+	t.Parallel()
+	endless := io.MultiReader(strings.NewReader("data: "), neverEnding('x'))
+	if _, _, err := readAll(t, endless, 1<<16); !errors.Is(err, ErrTooLarge) {
+		t.Fatalf("error %v, want ErrTooLarge", err)
+	}
+	lines := io.MultiReader(strings.NewReader("data: x\n"), neverEnding('\x00'))
+	if _, _, err := readAll(t, lines, 1<<16); !errors.Is(err, ErrTooLarge) {
+		t.Fatalf("error %v, want ErrTooLarge", err)
+	}
+}
+
+func TestReaderTellsACutStreamFromAnEndedOne(t *testing.T) {
+	t.Parallel()
+	got, _, err := readAll(t, strings.NewReader("data: 1\n\ndata: 2\n"), 0)
+	if !errors.Is(err, io.ErrUnexpectedEOF) || len(got) != 1 {
+		t.Fatalf("%v, %v; want one event and ErrUnexpectedEOF", got, err)
+	}
+}
+
+type neverEnding byte
+
+func (b neverEnding) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(b)
+	}
+	return len(p), nil
+}
+
+func TestAppendCannotBeMadeToStartAnotherField(t *testing.T) {
+	t.Parallel()
+	out := Append(nil, Event{
+		HasID: true, ID: []byte("1\ndata: forged"), Name: []byte("a\rdata: forged"),
+		HasData: true, Data: []byte("x\r\ny\nid: 9"),
+	})
+	got, _, err := readAll(t, bytes.NewReader(out), 0)
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	want := []plain{{ID: "1data: forged", Name: "adata: forged", Data: "x\ny\nid: 9"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events differ (-want +got):\n%s", diff)
+	}
+}
+
+func TestWriterFlushesEachEvent(t *testing.T) {
+	t.Parallel()
+	rec := httptest.NewRecorder()
+	w := NewWriter(rec)
+	if err := w.Write(Event{Data: []byte("1")}); err != nil || !rec.Flushed {
+		t.Fatalf("flushed %v, error %v", rec.Flushed, err)
+	}
+	if err := w.WriteRaw([]byte("data: 2\n\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Comment("ping\nid: 7"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := rec.Body.String(), "data: 1\n\ndata: 2\n\n: pingid: 7\n\n"; got != want {
+		t.Errorf("body %q, want %q", got, want)
+	}
+}
+
+func FuzzReaderLosesNoByteAndAgreesWithItself(f *testing.F) {
+	for _, seed := range []string{"data: 1\n\n", "\r\r\n\n\r", "id\n:c\r\ndata:\r\n\r\nx", "\xef\xbb\xbf\n\ndata:a\rdata:b\r\r"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		whole, raw, _ := readAll(t, bytes.NewReader(stream), 1<<16)
+		if !bytes.HasPrefix(stream, []byte(raw)) {
+			t.Fatalf("raw %q is no prefix of the stream %q", raw, stream)
+		}
+		pieces, _, _ := readAll(t, iotest.OneByteReader(bytes.NewReader(stream)), 1<<16)
+		if diff := cmp.Diff(whole, pieces); diff != "" {
+			t.Fatalf("events depend on how the stream is read (-whole +pieces):\n%s", diff)
+		}
+	})
+}
