@@ -231,7 +231,7 @@ func TestTheAdminEndpointIsForThisMachinesProgramsOnly(t *testing.T) {
 func TestWrongSettingsAreRefused(t *testing.T) {
 	t.Parallel()
 	e := newEndpoint(t)
-	for _, body := range []string{`{`, `{"tokn":{}}`, `{"token":{"mode":"explode"}}`, `{"token":{"mode":"status","status":200}}`, `{"token":{"mode":"error","times":-1}}`} {
+	for _, body := range []string{`{`, `{"tokn":{}}`, `{"token":{"mode":"explode"}}`, `{"token":{"mode":"status","status":200}}`, `{"token":{"mode":"error","times":-1}}`, `{"authorize":"sure"}`} {
 		if got := e.set(t, body); got != http.StatusBadRequest {
 			t.Errorf("PUT %s: %d, want 400", body, got)
 		}

@@ -43,8 +43,8 @@ type TokenFault struct {
 // ProviderSettings is what the admin endpoint of a provider reads and writes.
 type ProviderSettings struct {
 	Token *TokenFault `json:"token,omitempty"`
-	// Authorize refuses authorization requests with this OAuth error,
-	// e.g. access_denied, before anybody is asked anything.
+	// Authorize refuses authorization requests with this OAuth error
+	// (access_denied or server_error) before anybody is asked anything.
 	Authorize string `json:"authorize,omitempty"`
 	// WrongNonce puts another nonce than was asked for into ID tokens.
 	WrongNonce bool `json:"wrongNonce,omitempty"`
@@ -52,6 +52,11 @@ type ProviderSettings struct {
 
 // Validate names what is wrong with the settings.
 func (s ProviderSettings) Validate() error {
+	switch s.Authorize {
+	case "", "access_denied", "server_error":
+	default:
+		return fmt.Errorf("authorize: %q is not access_denied or server_error", s.Authorize)
+	}
 	if s.Token == nil {
 		return nil
 	}

@@ -1,0 +1,108 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Ports are the TCP ports of a stack, all on the loopback interface.
+type Ports struct {
+	Authserver, AuthserverGRPC, AuthserverAdmin int
+	Gateway, GatewayAdmin                       int
+	Broker, BrokerREST, BrokerAdmin             int
+	Corp, Octohub                               int
+	Repos, Payroll, Status                      int
+	// Faults are the loopback ports of the examples' fault switches.
+	CorpFaults, OctohubFaults, ReposFaults, PayrollFaults, StatusFaults int
+}
+
+// DefaultPorts are the ports that the documentation uses, each moved by offset.
+func DefaultPorts(offset int) Ports {
+	p := Ports{
+		Authserver: 8080, AuthserverGRPC: 8082, AuthserverAdmin: 8081,
+		Gateway: 8000, GatewayAdmin: 8001,
+		Broker: 9090, BrokerREST: 9091, BrokerAdmin: 9092,
+		Corp: 5556, Octohub: 5557,
+		Repos: 7001, Payroll: 7002, Status: 7003,
+		CorpFaults: 5656, OctohubFaults: 5657,
+		ReposFaults: 7101, PayrollFaults: 7102, StatusFaults: 7103,
+	}
+	p.each(func(_ string, port *int) { *port += offset })
+	return p
+}
+
+// FreePorts picks ports that nobody listens on, for tests that run beside each
+// other.
+func FreePorts(ctx context.Context) (Ports, error) {
+	var p Ports
+	var problem error
+	var open []net.Listener
+	p.each(func(_ string, port *int) {
+		l, err := listen(ctx, 0)
+		if err != nil {
+			problem = errors.Join(problem, err)
+			return
+		}
+		open = append(open, l)
+		*port = l.Addr().(*net.TCPAddr).Port
+	})
+	for _, l := range open { // only now, so that no port is picked twice
+		l.Close()
+	}
+	return p, problem
+}
+
+// each calls f for every port with the name of its listener.
+func (p *Ports) each(f func(name string, port *int)) {
+	v := reflect.ValueOf(p).Elem()
+	for i := range v.NumField() {
+		f(v.Type().Field(i).Name, v.Field(i).Addr().Interface().(*int))
+	}
+}
+
+// checkFree names every port that somebody else listens on.
+func (p Ports) checkFree(ctx context.Context) error {
+	var taken []string
+	p.each(func(name string, port *int) {
+		l, err := listen(ctx, *port)
+		if err != nil {
+			taken = append(taken, fmt.Sprintf("  port %d, for %s", *port, strings.ToLower(name)))
+			return
+		}
+		l.Close()
+	})
+	if len(taken) == 0 {
+		return nil
+	}
+	return fmt.Errorf("these ports are taken:\n%s\nstop what listens there (see: ss -ltnp), or move all ports: make up PORT_OFFSET=1000", strings.Join(taken, "\n"))
+}
+
+func listen(ctx context.Context, port int) (net.Listener, error) {
+	var lc net.ListenConfig
+	return lc.Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(port))
+}
+
+var localURL = regexp.MustCompile(`localhost:(\d+)`)
+
+// rewrite replaces the documented ports in text by the stack's own.
+func (p Ports) rewrite(text string) string {
+	documented := DefaultPorts(0)
+	moved := map[string]int{}
+	to := reflect.ValueOf(p)
+	from := reflect.ValueOf(documented)
+	for i := range from.NumField() {
+		moved[strconv.FormatInt(from.Field(i).Int(), 10)] = int(to.Field(i).Int())
+	}
+	return localURL.ReplaceAllStringFunc(text, func(match string) string {
+		if port, ok := moved[strings.TrimPrefix(match, "localhost:")]; ok {
+			return "localhost:" + strconv.Itoa(port)
+		}
+		return match
+	})
+}
