@@ -1,0 +1,133 @@
+package audit
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/rpc"
+)
+
+// Action says what was done.
+type Action string
+
+// The actions, as in broker.v1.AuditRecord.
+const (
+	LegRedeemed             Action = "leg.redeemed"
+	LegSkipped              Action = "leg.skipped"
+	LegFailed               Action = "leg.failed"
+	SessionActivated        Action = "session.activated"
+	SessionEnded            Action = "session.ended"
+	CredentialIssued        Action = "credential.issued"
+	CredentialRefused       Action = "credential.refused"
+	ConnectionRefreshed     Action = "connection.refreshed"
+	ConnectionRefreshFailed Action = "connection.refresh_failed"
+	ConnectionDisconnected  Action = "connection.disconnected"
+)
+
+// Success is the outcome of what worked. Other outcomes are reasons, such as
+// CONNECTION_REQUIRED.
+const Success = "success"
+
+// Record is one thing that was done. Peer and TraceID are filled in from the
+// context where they are empty. Fields that do not apply stay empty.
+type Record struct {
+	// ID and Time are the store's; a new record has neither.
+	ID   int64
+	Time time.Time
+
+	Action       Action
+	Outcome      string
+	UserID       string
+	SessionID    string
+	ClientID     string
+	Backend      string
+	Provider     string
+	ConnectionID string
+	// Strategy of a credential: upstreamInject, tokenExchange …
+	Strategy string
+	// Peer is the service that asked: authserver, gateway, operator; empty for
+	// what the broker does on its own.
+	Peer string
+	// TraceID is 32 hex digits.
+	TraceID string
+}
+
+// Outcome returns Success for nil, else the error's reason, else its kind.
+func Outcome(err error) string {
+	if err == nil {
+		return Success
+	}
+	if reason := fault.ReasonOf(err); reason != "" {
+		return reason
+	}
+	return fault.KindOf(err).String()
+}
+
+// Store keeps records.
+type Store interface {
+	// InsertAudit returns once the records are durable.
+	InsertAudit(ctx context.Context, records ...Record) error
+}
+
+// Recorder keeps records and logs them. It is safe for concurrent use.
+type Recorder struct {
+	store Store
+	log   *slog.Logger
+}
+
+// NewRecorder returns a recorder.
+func NewRecorder(store Store, log *slog.Logger) *Recorder {
+	return &Recorder{store: store, log: log}
+}
+
+// Record inserts the record and logs it. When it fails, what the record is
+// about must not be handed out.
+func (r *Recorder) Record(ctx context.Context, rec Record) error {
+	rec = rec.Complete(ctx)
+	if err := r.store.InsertAudit(ctx, rec); err != nil {
+		return err
+	}
+	r.Log(ctx, rec)
+	return nil
+}
+
+// Log writes the line of a record that the store already has.
+func (r *Recorder) Log(ctx context.Context, rec Record) {
+	rec = rec.Complete(ctx)
+	attrs := make([]slog.Attr, 0, 10)
+	for _, f := range []struct{ key, value string }{
+		{"action", string(rec.Action)},
+		{"outcome", rec.Outcome},
+		{"user_id", rec.UserID},
+		{"session_id", rec.SessionID},
+		{"client_id", rec.ClientID},
+		{"backend", rec.Backend},
+		{"provider", rec.Provider},
+		{"connection_id", rec.ConnectionID},
+		{"strategy", rec.Strategy},
+		{"peer", rec.Peer},
+	} {
+		if f.value != "" {
+			attrs = append(attrs, slog.String(f.key, f.value))
+		}
+	}
+	r.log.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...) // the handler adds trace_id
+}
+
+// Complete returns the record with the peer's name and the trace id of ctx
+// where it has none.
+func (rec Record) Complete(ctx context.Context) Record {
+	if rec.Peer == "" {
+		rec.Peer, _ = rpc.PeerName(ctx)
+	}
+	if rec.TraceID == "" {
+		if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
+			rec.TraceID = span.TraceID().String()
+		}
+	}
+	return rec
+}

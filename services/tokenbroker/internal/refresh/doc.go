@@ -1,0 +1,29 @@
+// Package refresh opens what a session may use at a provider, and keeps it fresh.
+//
+//	Token(session, provider) ──▶ link and connection, one read ──▶ due? ──▶ renew ──▶ open
+//	Renew(connection, version): a backend refused this version    ─────────▶ renew
+//
+// A renewal is one live attempt per connection and version over all callers and
+// replicas. Callers in a process share one (single flight). Replicas share by a
+// lease on the connection's row, measured by the database's clock and longer
+// than the upstream call's hard deadline; it is committed, with a mark of the
+// attempt, before the call, and no transaction or lock spans the call. The result
+// is committed by compare-and-set on the version that was presented, even after
+// the lease ended, since a late answer may hold the only valid token. Whoever
+// finds a live lease waits until the version moves or the lease ends. Nobody gets
+// a token that is not committed.
+//
+// What an attempt ends with:
+//
+//	granted           new version, event
+//	invalid_grant     the connection asks for a new login; with the primary
+//	                  provider, the user's sessions are locked until then
+//	no certain answer back-off, remembered in the row; a token that is still
+//	                  valid is served meanwhile
+//	a mark, no result in doubt (a crash): one further attempt with the same token,
+//	                  then a new login; or a new login at once where the
+//	                  provider's refreshInDoubt says so
+//
+// What it leaves out: the upstream's protocol (package upstream), how rows look
+// (package store) and who may ask (package credential).
+package refresh

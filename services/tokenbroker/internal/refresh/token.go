@@ -1,0 +1,29 @@
+package refresh
+
+import (
+	"time"
+
+	"chatelaine.dev/internal/secret"
+)
+
+// Token is what a session may use at a provider. It was committed before it was
+// returned.
+type Token struct {
+	// AccessToken of the provider; never empty.
+	AccessToken secret.String
+	// IDToken is the newest one that the provider sent; often empty. It may have expired.
+	IDToken secret.String
+	// ExpiresAt of the access token; zero when the provider did not say.
+	ExpiresAt time.Time
+	// Scopes that the provider granted.
+	Scopes []string
+	// UserID of the session.
+	UserID string
+	// ConnectionID that the token belongs to.
+	ConnectionID string
+	// Version of the connection's tokens, for Renew.
+	Version int64
+	// ObservedPosition is that of the newest event which this answer has taken
+	// into account (broker.v1.GetCredentialResponse.observed_position).
+	ObservedPosition int64
+}

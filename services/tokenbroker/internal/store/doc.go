@@ -1,0 +1,19 @@
+// Package store keeps users, sessions, connections, events, audit records and
+// blobs in the schema tokenbroker of a Postgres database.
+//
+// Driver errors end here: every error is a *fault.Error. Tokens pass through as
+// package seal made them; the store cannot open one. Times are the database's
+// (clock_timestamp), so that replicas whose clocks differ agree on leases and ends.
+//
+// Every change that a watcher must hear of appends events in its own transaction.
+// An event's position comes from one counter row, taken as the last lock of the
+// transaction and held until it commits: positions are therefore in commit order
+// without gaps, and a reader that saw position n will never meet a smaller one
+// later. NOTIFY only wakes readers.
+//
+// The files follow the aggregates: users, sessions, staging, activation,
+// connections, renewal (leases), events, audit, blobs, sweeping.
+//
+// What it leaves out: sealing (package seal), what a state means to a caller
+// (packages login, refresh, connections), and connecting.
+package store
