@@ -1,0 +1,167 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/postgres"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+)
+
+// GrantStatus says what a grant is worth.
+type GrantStatus string
+
+// The states of a grant.
+const (
+	GrantPending GrantStatus = "pending" // its code was not redeemed yet
+	GrantActive  GrantStatus = "active"
+	GrantEnded   GrantStatus = "ended"
+)
+
+// Grant is what a login has led to: one session of one user with one client.
+type Grant struct {
+	ID        string
+	SessionID string // the broker's
+	UserID    string // the broker's
+	ClientID  string
+	Status    GrantStatus
+	Scopes    []string
+	Resources []string
+	// ExpiresAt is the absolute end of the session.
+	ExpiresAt time.Time
+}
+
+const grantColumns = `g.id, g.session_id, g.user_id, g.client_id, g.status, g.scopes, g.resources, g.expires_at`
+
+func (g *Grant) fields() []any {
+	return []any{&g.ID, &g.SessionID, &g.UserID, &g.ClientID, &g.Status, &g.Scopes, &g.Resources, &g.ExpiresAt}
+}
+
+// Code is an authorization code as issued.
+type Code struct {
+	RedirectURI   string // as the client sent it; empty when it sent none
+	CodeChallenge string
+	RequestedAt   time.Time
+	ExpiresAt     time.Time
+	Used          bool
+}
+
+// CreateCode stores a pending grant with the code that opens it.
+func (s *Store) CreateCode(ctx context.Context, signature string, g Grant, c Code) error {
+	return s.InTx(ctx, func(ctx context.Context) error {
+		tag, err := s.db(ctx).Exec(ctx, `UPDATE authserver.clients SET used_at = now() WHERE id = $1`, g.ClientID)
+		if err := affected(tag.RowsAffected(), err); err != nil {
+			return err
+		}
+		// Until the code is redeemed, grant and code end together.
+		if _, err := s.db(ctx).Exec(ctx, `
+			INSERT INTO authserver.grants (id, session_id, user_id, client_id, status, scopes, resources, expires_at, tokens_until)
+			VALUES ($1, $2, $3, $4, 'pending', $5, $6, $7, $7)`,
+			g.ID, g.SessionID, g.UserID, g.ClientID, nonNil(g.Scopes), nonNil(g.Resources), c.ExpiresAt); err != nil {
+			return postgres.Fault(err)
+		}
+		_, err = s.db(ctx).Exec(ctx, `
+			INSERT INTO authserver.authorization_codes
+				(signature_hash, grant_id, redirect_uri, code_challenge, requested_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6)`,
+			Digest(signature), g.ID, c.RedirectURI, c.CodeChallenge, c.RequestedAt, c.ExpiresAt)
+		return postgres.Fault(err)
+	})
+}
+
+// Code returns a code, used or not, with its grant, or NotFound.
+func (s *Store) Code(ctx context.Context, signature string) (*Code, *Grant, error) {
+	var c Code
+	var g Grant
+	err := s.db(ctx).QueryRow(ctx, `
+		SELECT c.redirect_uri, c.code_challenge, c.requested_at, c.expires_at, c.used_at IS NOT NULL, `+grantColumns+`
+		FROM authserver.authorization_codes c JOIN authserver.grants g ON g.id = c.grant_id
+		WHERE c.signature_hash = $1`, Digest(signature)).
+		Scan(append([]any{&c.RedirectURI, &c.CodeChallenge, &c.RequestedAt, &c.ExpiresAt, &c.Used}, g.fields()...)...)
+	if err != nil {
+		return nil, nil, postgres.Fault(err)
+	}
+	return &c, &g, nil
+}
+
+// ConsumeCode marks a code as used. It is Conflict when the code is used, ended
+// or expired: of two redemptions at once, one gets through.
+func (s *Store) ConsumeCode(ctx context.Context, signature string) error {
+	tag, err := s.db(ctx).Exec(ctx, `
+		UPDATE authserver.authorization_codes c SET used_at = now()
+		FROM authserver.grants g
+		WHERE c.signature_hash = $1 AND c.used_at IS NULL AND c.expires_at > now()
+			AND g.id = c.grant_id AND g.status = 'pending'`, Digest(signature))
+	if err == nil && tag.RowsAffected() == 0 {
+		return fault.New(fault.Conflict, "the authorization code was redeemed already").WithReason("code_used")
+	}
+	return postgres.Fault(err)
+}
+
+// ActivateGrant makes a pending grant active, with the session's absolute end and
+// the end of the access token that is issued with it.
+func (s *Store) ActivateGrant(ctx context.Context, id string, expiresAt, tokensUntil time.Time) error {
+	tag, err := s.db(ctx).Exec(ctx, `
+		UPDATE authserver.grants SET status = 'active', expires_at = $2, tokens_until = $3
+		WHERE id = $1 AND status = 'pending'`, id, expiresAt, tokensUntil)
+	if err == nil && tag.RowsAffected() == 0 {
+		return fault.New(fault.Conflict, "the grant is not pending any more").WithReason("grant_not_pending")
+	}
+	return postgres.Fault(err)
+}
+
+// GrantOfSession returns the grant of a session, in whatever state, or NotFound.
+func (s *Store) GrantOfSession(ctx context.Context, sessionID string) (*Grant, error) {
+	var g Grant
+	err := s.db(ctx).QueryRow(ctx, `
+		SELECT `+grantColumns+` FROM authserver.grants g WHERE g.session_id = $1`, sessionID).Scan(g.fields()...)
+	if err != nil {
+		return nil, postgres.Fault(err)
+	}
+	return &g, nil
+}
+
+// GrantAlive reports whether a session is active, belongs to user and has not
+// come to its end.
+func (s *Store) GrantAlive(ctx context.Context, sessionID, userID string) (bool, error) {
+	var alive bool
+	err := s.db(ctx).QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM authserver.grants
+			WHERE session_id = $1 AND user_id = $2 AND status = 'active' AND expires_at > now())`,
+		sessionID, userID).Scan(&alive)
+	return alive, postgres.Fault(err)
+}
+
+// EndSession ends the grant of a session, if it has one, and puts the end into
+// the outbox, in one transaction. It reports whether a living grant was ended;
+// a second end changes nothing.
+func (s *Store) EndSession(ctx context.Context, sessionID string, reason brokerv1.SessionEndReason) (ended bool, err error) {
+	err = s.InTx(ctx, func(ctx context.Context) error {
+		tag, err := s.db(ctx).Exec(ctx, `
+			UPDATE authserver.grants SET status = 'ended', ended_at = now()
+			WHERE session_id = $1 AND status <> 'ended'`, sessionID)
+		if err != nil {
+			return postgres.Fault(err)
+		}
+		ended = tag.RowsAffected() > 0
+		return s.QueueSessionEnd(ctx, sessionID, reason)
+	})
+	return ended, err
+}
+
+// GrantEnded notes that the broker has ended a session: there is nothing to tell it.
+func (s *Store) GrantEnded(ctx context.Context, sessionID string) error {
+	_, err := s.db(ctx).Exec(ctx, `
+		UPDATE authserver.grants SET status = 'ended', ended_at = now()
+		WHERE session_id = $1 AND status <> 'ended'`, sessionID)
+	return postgres.Fault(err)
+}
+
+// nonNil is for columns that are NOT NULL: pgx stores a nil slice as NULL.
+func nonNil(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}

@@ -1,0 +1,61 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"chatelaine.dev/internal/postgres"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+)
+
+// SessionEnd is an end of a session that the broker has not confirmed.
+type SessionEnd struct {
+	SessionID string
+	Reason    brokerv1.SessionEndReason
+	// Attempts counts this claim.
+	Attempts int
+}
+
+// QueueSessionEnd puts the end of a session into the outbox. The first reason counts.
+func (s *Store) QueueSessionEnd(ctx context.Context, sessionID string, reason brokerv1.SessionEndReason) error {
+	_, err := s.db(ctx).Exec(ctx, `
+		INSERT INTO authserver.session_ends (session_id, reason) VALUES ($1, $2)
+		ON CONFLICT (session_id) DO NOTHING`, sessionID, int16(reason)) //nolint:gosec // an enum of less than ten values
+	return postgres.Fault(err)
+}
+
+// ClaimSessionEnds takes up to limit ends that are due. Other replicas do not
+// see them before lease has passed, after which they are due again.
+func (s *Store) ClaimSessionEnds(ctx context.Context, limit int, lease time.Duration) ([]SessionEnd, error) {
+	rows, err := s.db(ctx).Query(ctx, `
+		UPDATE authserver.session_ends SET attempts = attempts + 1, next_attempt_at = now() + $2::interval
+		WHERE session_id IN (
+			SELECT session_id FROM authserver.session_ends WHERE next_attempt_at <= now()
+			ORDER BY next_attempt_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+		RETURNING session_id, reason, attempts`, limit, lease)
+	if err != nil {
+		return nil, postgres.Fault(err)
+	}
+	ends, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e SessionEnd, err error) {
+		var reason int16
+		err = row.Scan(&e.SessionID, &reason, &e.Attempts)
+		e.Reason = brokerv1.SessionEndReason(reason)
+		return e, err
+	})
+	return ends, postgres.Fault(err)
+}
+
+// SessionEndDone removes an end that the broker has confirmed.
+func (s *Store) SessionEndDone(ctx context.Context, sessionID string) error {
+	_, err := s.db(ctx).Exec(ctx, `DELETE FROM authserver.session_ends WHERE session_id = $1`, sessionID)
+	return postgres.Fault(err)
+}
+
+// RetrySessionEnd makes an end due again after a pause.
+func (s *Store) RetrySessionEnd(ctx context.Context, sessionID string, after time.Duration) error {
+	_, err := s.db(ctx).Exec(ctx, `
+		UPDATE authserver.session_ends SET next_attempt_at = now() + $2::interval WHERE session_id = $1`, sessionID, after)
+	return postgres.Fault(err)
+}
