@@ -62,14 +62,16 @@ func (s *String) UnmarshalText(text []byte) error {
 func (String) LogValue() slog.Value { return slog.StringValue(Redacted) }
 
 // Bytes is a secret of arbitrary bytes. The zero value is empty.
-type Bytes struct{ v *[]byte }
+//
+// Two pointers, because fmt follows one to a slice when a verb does not fit.
+type Bytes struct{ v **[]byte }
 
 // NewBytes returns b as a secret. It keeps b: do not change it afterwards.
 func NewBytes(b []byte) Bytes {
 	if len(b) == 0 {
 		return Bytes{}
 	}
-	return Bytes{&b}
+	return Bytes{new(&b)}
 }
 
 // Reveal returns the bytes themselves, not a copy.
@@ -77,7 +79,7 @@ func (b Bytes) Reveal() []byte {
 	if b.v == nil {
 		return nil
 	}
-	return *b.v
+	return **b.v
 }
 
 // Len returns the number of bytes.
