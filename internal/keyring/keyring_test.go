@@ -143,7 +143,8 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte{1})
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, sealed []byte) {
-		if plaintext, err := r.Open(sealed, []byte("user-1")); err == nil && !bytes.Equal(sealed, good) {
+		// Each fuzzing process seals a good value of its own, so compare what it says.
+		if plaintext, err := r.Open(sealed, []byte("user-1")); err == nil && string(plaintext) != "session" {
 			t.Errorf("a forged value opens: %q", plaintext)
 		}
 	})
