@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	chatelaine.dev/internal v0.0.0
 	chatelaine.dev/proto v0.0.0
+	github.com/go-jose/go-jose/v4 v4.1.9
 	github.com/google/go-cmp v0.7.0
 	github.com/jackc/pgx/v5 v5.12.0
 )

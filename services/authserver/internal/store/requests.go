@@ -179,17 +179,17 @@ func (s *Store) StartLeg(ctx context.Context, state string, leg Leg) error {
 }
 
 // TakeLeg consumes a state: it removes and returns the leg, with its request,
-// when state, provider and browser all fit and neither has expired. Otherwise it
+// when state, browser and one of the providers fit and neither has expired. Otherwise it
 // is NotFound and nothing has changed: a callback in another browser cannot
 // spoil the leg.
-func (s *Store) TakeLeg(ctx context.Context, state, provider string, browserHash []byte) (*Leg, *AuthorizationRequest, error) {
+func (s *Store) TakeLeg(ctx context.Context, state string, providers []string, browserHash []byte) (*Leg, *AuthorizationRequest, error) {
 	rows, err := s.db(ctx).Query(ctx, `
 		DELETE FROM authserver.legs l USING authserver.authorization_requests r
-		WHERE l.state_hash = $1 AND l.provider = $2 AND r.id = l.request_id AND r.browser_hash = $3
+		WHERE l.state_hash = $1 AND l.provider = ANY ($2) AND r.id = l.request_id AND r.browser_hash = $3
 			AND l.expires_at > now() AND r.expires_at > now()
 		RETURNING l.request_id, l.provider, l.redirect_uri, l.sealed,
 			r.id, r.client_id, r.browser_hash, r.phase, r.session_id, r.user_id, r.params, r.progress, r.expires_at`,
-		Digest(state), provider, browserHash)
+		Digest(state), providers, browserHash)
 	if err != nil {
 		return nil, nil, postgres.Fault(err)
 	}

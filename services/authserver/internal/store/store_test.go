@@ -164,7 +164,7 @@ func TestAnExpiredRequestIsGone(t *testing.T) {
 	f.approved("r1")
 	f.must(f.StartLeg(t.Context(), "state", store.Leg{RequestID: "r1", Provider: "corp", Sealed: []byte("x")}))
 	f.exec(`UPDATE authserver.authorization_requests SET expires_at = now()`)
-	_, _, err := f.TakeLeg(t.Context(), "state", "corp", browser)
+	_, _, err := f.TakeLeg(t.Context(), "state", []string{"corp"}, browser)
 	f.wantKind(err, fault.NotFound)
 	_, err = f.Request(t.Context(), "r1", browser)
 	f.wantKind(err, fault.NotFound)
@@ -188,14 +188,14 @@ func TestAStateIsTakenOnceByItsBrowserForItsProvider(t *testing.T) {
 		"another browser":  {"state", "corp", store.Digest("other")},
 		"no browser":       {"state", "corp", nil},
 	} {
-		if _, _, err := f.TakeLeg(t.Context(), try.state, try.provider, try.browser); fault.KindOf(err) != fault.NotFound {
+		if _, _, err := f.TakeLeg(t.Context(), try.state, []string{try.provider}, try.browser); fault.KindOf(err) != fault.NotFound {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if there, err := f.LegExists(t.Context(), "state"); err != nil || !there {
 		t.Errorf("the leg was spoiled: %v, %v", there, err)
 	}
-	got, req, err := f.TakeLeg(t.Context(), "state", "corp", browser)
+	got, req, err := f.TakeLeg(t.Context(), "state", []string{"corp"}, browser)
 	f.must(err)
 	if diff := cmp.Diff(&leg, got); diff != "" {
 		t.Error(diff)
@@ -203,7 +203,7 @@ func TestAStateIsTakenOnceByItsBrowserForItsProvider(t *testing.T) {
 	if req.ID != "r1" || req.SessionID != "session-r1" || req.Params.State != "xyz" {
 		t.Errorf("request %+v", req)
 	}
-	_, _, err = f.TakeLeg(t.Context(), "state", "corp", browser)
+	_, _, err = f.TakeLeg(t.Context(), "state", []string{"corp"}, browser)
 	f.wantKind(err, fault.NotFound)
 }
 
@@ -213,9 +213,9 @@ func TestANewLegMakesTheOldStateWorthless(t *testing.T) {
 	f.approved("r1")
 	f.must(f.StartLeg(t.Context(), "first", store.Leg{RequestID: "r1", Provider: "corp", Sealed: []byte("1")}))
 	f.must(f.StartLeg(t.Context(), "second", store.Leg{RequestID: "r1", Provider: "corp", Sealed: []byte("2")}))
-	_, _, err := f.TakeLeg(t.Context(), "first", "corp", browser)
+	_, _, err := f.TakeLeg(t.Context(), "first", []string{"corp"}, browser)
 	f.wantKind(err, fault.NotFound)
-	_, _, err = f.TakeLeg(t.Context(), "second", "corp", browser)
+	_, _, err = f.TakeLeg(t.Context(), "second", []string{"corp"}, browser)
 	f.must(err)
 	f.wantKind(f.StartLeg(t.Context(), "third", store.Leg{RequestID: "unknown", Provider: "corp", Sealed: []byte("3")}), fault.NotFound)
 }
@@ -265,7 +265,7 @@ func TestOfManyAtOnceExactlyOneGetsThrough(t *testing.T) {
 			f.approved("c")
 			f.must(f.StartLeg(t.Context(), "state-c", store.Leg{RequestID: "c", Provider: "corp", Sealed: []byte("x")}))
 		}, func(ctx context.Context, _ int) error {
-			_, _, err := f.TakeLeg(ctx, "state-c", "corp", browser)
+			_, _, err := f.TakeLeg(ctx, "state-c", []string{"corp"}, browser)
 			return err
 		}},
 		"redeem a code": {fault.Conflict, func() { f.code("d") }, func(ctx context.Context, _ int) error {
