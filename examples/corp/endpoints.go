@@ -22,6 +22,8 @@ func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) {
 	cfg.ResponseTypesSupported = []string{string(oidc.ResponseTypeCode)}
 	cfg.ResponseModesSupported = []string{string(oidc.ResponseModeQuery)}
 	cfg.GrantTypesSupported = supportedGrants()
+	methods := []oidc.AuthMethod{oidc.AuthMethodBasic, oidc.AuthMethodPost} // no public clients
+	cfg.TokenEndpointAuthMethodsSupported, cfg.RevocationEndpointAuthMethodsSupported = methods, methods
 	cfg.DeviceAuthorizationEndpoint, cfg.EndSessionEndpoint = "", ""
 	cfg.RequestObjectSigningAlgValuesSupported = nil
 	answer(w, http.StatusOK, struct {

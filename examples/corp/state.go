@@ -136,20 +136,20 @@ type authRequest struct {
 	Grant string `json:"grant"`
 }
 
-func (r *authRequest) GetID() string                        { return r.ID }
-func (r *authRequest) GetACR() string                       { return "" }
-func (r *authRequest) GetAMR() []string                     { return []string{"pwd"} }
-func (r *authRequest) GetAudience() []string                { return []string{r.Client} }
-func (r *authRequest) GetAuthTime() time.Time               { return r.AuthTime }
-func (r *authRequest) GetClientID() string                  { return r.Client }
-func (r *authRequest) GetNonce() string                     { return r.Nonce }
-func (r *authRequest) GetRedirectURI() string               { return r.RedirectURI }
-func (r *authRequest) GetResponseType() oidc.ResponseType   { return oidc.ResponseTypeCode }
-func (r *authRequest) GetResponseMode() oidc.ResponseMode   { return oidc.ResponseModeQuery }
-func (r *authRequest) GetScopes() []string                  { return r.Scopes }
-func (r *authRequest) GetState() string                     { return r.State }
-func (r *authRequest) GetSubject() string                   { return r.User }
-func (r *authRequest) Done() bool                           { return r.User != "" }
+func (r *authRequest) GetID() string                      { return r.ID }
+func (r *authRequest) GetACR() string                     { return "" }
+func (r *authRequest) GetAMR() []string                   { return []string{"pwd"} }
+func (r *authRequest) GetAudience() []string              { return []string{r.Client} }
+func (r *authRequest) GetAuthTime() time.Time             { return r.AuthTime }
+func (r *authRequest) GetClientID() string                { return r.Client }
+func (r *authRequest) GetNonce() string                   { return r.Nonce }
+func (r *authRequest) GetRedirectURI() string             { return r.RedirectURI }
+func (r *authRequest) GetResponseType() oidc.ResponseType { return oidc.ResponseTypeCode }
+func (r *authRequest) GetResponseMode() oidc.ResponseMode { return oidc.ResponseModeQuery }
+func (r *authRequest) GetScopes() []string                { return r.Scopes }
+func (r *authRequest) GetState() string                   { return r.State }
+func (r *authRequest) GetSubject() string                 { return r.User }
+func (r *authRequest) Done() bool                         { return r.User != "" }
 func (r *authRequest) GetCodeChallenge() *oidc.CodeChallenge {
 	return &oidc.CodeChallenge{Challenge: r.CodeChallenge, Method: oidc.CodeChallengeMethodS256}
 }
