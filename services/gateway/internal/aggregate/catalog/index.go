@@ -18,6 +18,7 @@ type Index struct {
 	// schemes holds the owner of all URIs of a scheme, "" when there are several.
 	schemes  map[string]string
 	loadedAt time.Time
+	size     int
 }
 
 type template struct {
@@ -48,6 +49,9 @@ func (x *Index) add(kind *Kind, backend, key string) {
 	}
 	if !known && len(x.owners) >= maxURIs {
 		return
+	}
+	if !known {
+		x.size += len(key) + 96
 	}
 	x.owners[key] = backend
 	if scheme, _, ok := strings.Cut(key, ":"); ok {
@@ -116,15 +120,11 @@ func (x *Index) Guess(uri string) (backend string, ok bool) {
 	return backend, backend != ""
 }
 
-// Size returns what the index costs to keep, in bytes, at the most.
+// Size returns what the index costs to keep, in bytes.
 func (x *Index) Size() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	size := 1 << 10
-	for uri := range x.owners {
-		size += len(uri) + 64
-	}
-	return size
+	return 1<<10 + x.size
 }
 
 // literalsOf returns what stands between the expressions of a URI template (RFC

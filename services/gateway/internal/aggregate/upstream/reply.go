@@ -1,0 +1,205 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/sse"
+)
+
+// ErrSessionLost: the backend does not know the session any more.
+var ErrSessionLost = errors.New("the backend has lost the session")
+
+// ReasonStatus marks the fault of a backend that answered with a useless status.
+const ReasonStatus = "backend_status"
+
+// ReasonAnswer marks the fault of a backend whose answer makes no sense.
+const ReasonAnswer = "backend_answer"
+
+// maxErrorBody bounds what is read of an answer that is not 2xx, in bytes.
+const maxErrorBody = 1 << 20
+
+func isSessionLost(err error) bool { return errors.Is(err, ErrSessionLost) }
+
+// RPCError is the JSON-RPC error that a backend answered with.
+type RPCError struct {
+	// Code of the error; 0 when it has none.
+	Code int
+	// Status of the HTTP response.
+	Status int
+	// Message is the whole response, as the backend wrote it.
+	Message jsonrpc.Message
+}
+
+// Error names the code alone: the text is the backend's.
+func (e *RPCError) Error() string {
+	return "the backend answered with JSON-RPC error " + strconv.Itoa(e.Code)
+}
+
+// Ask sends a request of ours and returns the response to it, which has a
+// result. params is a JSON object or nil; the id is new.
+func (c *Client) Ask(ctx context.Context, to Target, peer *Peer, head Head, params []byte) (*jsonrpc.Message, error) {
+	id := NewID()
+	body := append([]byte(`{"jsonrpc":"2.0","id":`), id...)
+	body = append(body, `,"method":`...)
+	body = jsonrpc.AppendString(body, head.Method)
+	if params != nil {
+		body = append(body, `,"params":`...)
+		body = append(body, params...)
+	}
+	resp, err := c.Post(ctx, to, peer, head, append(body, '}'))
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return c.reply(ctx, to.Backend, resp, id)
+}
+
+// notify sends a notification of ours.
+func (c *Client) notify(ctx context.Context, to Target, peer *Peer, method string) error {
+	body := append([]byte(`{"jsonrpc":"2.0","method":`), jsonrpc.AppendString(nil, method)...)
+	return c.Forward(ctx, to, peer, method, append(body, '}'))
+}
+
+// Forward sends a notification or an answer, to which there is no answer.
+func (c *Client) Forward(ctx context.Context, to Target, peer *Peer, method string, message []byte) error {
+	resp, err := c.Post(ctx, to, peer, Head{Method: method}, message)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		return statusFault(to.Backend, resp.StatusCode)
+	}
+	return nil
+}
+
+// reply reads a response until the answer to the request with that id.
+func (c *Client) reply(ctx context.Context, b *config.Backend, resp *http.Response, id []byte) (*jsonrpc.Message, error) {
+	switch {
+	case resp.StatusCode >= 300:
+		if e := errorAnswer(resp); e != nil {
+			return nil, e
+		}
+		return nil, statusFault(b, resp.StatusCode)
+	case IsStream(resp):
+		return c.replyOfStream(ctx, b, resp, id)
+	}
+	raw, err := readAll(ctx, b, resp.Body, c.maxMessage)
+	if err != nil {
+		return nil, err
+	}
+	m, err := jsonrpc.Parse(raw)
+	if err != nil {
+		return nil, answerFault(b, err)
+	}
+	if !m.IsResponse() || !bytes.Equal(m.RawID(), id) {
+		return nil, answerFault(b, errors.New("this is not the answer to the request"))
+	}
+	return checked(&m, resp.StatusCode)
+}
+
+func (c *Client) replyOfStream(ctx context.Context, b *config.Backend, resp *http.Response, id []byte) (*jsonrpc.Message, error) {
+	events := sse.NewReader(resp.Body, c.maxMessage)
+	for {
+		ev, err := events.Next()
+		if err != nil {
+			return nil, readFault(ctx, b, err)
+		}
+		if len(ev.Data) == 0 {
+			continue
+		}
+		m, err := jsonrpc.Parse(bytes.Clone(ev.Data))
+		if err != nil {
+			return nil, answerFault(b, err)
+		}
+		if m.IsResponse() && bytes.Equal(m.RawID(), id) {
+			return checked(&m, resp.StatusCode)
+		}
+	}
+}
+
+func checked(m *jsonrpc.Message, status int) (*jsonrpc.Message, error) {
+	if m.Error.IsZero() {
+		return m, nil
+	}
+	return nil, newRPCError(m, status)
+}
+
+func newRPCError(m *jsonrpc.Message, status int) *RPCError {
+	e := &RPCError{Status: status, Message: *m}
+	code := jsonrpc.Find(m.Raw, m.Error, "code")
+	e.Code, _ = strconv.Atoi(string(code.Of(m.Raw)))
+	return e
+}
+
+// errorAnswer returns the JSON-RPC error of a response that is not 2xx, or nil.
+func errorAnswer(resp *http.Response) *RPCError {
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody+1))
+	if err != nil || len(raw) > maxErrorBody {
+		return nil
+	}
+	m, err := jsonrpc.Parse(raw)
+	if err != nil || !m.IsResponse() || m.Error.IsZero() {
+		return nil
+	}
+	return newRPCError(&m, resp.StatusCode)
+}
+
+// Refusal turns a response that is not 2xx into an error, an *RPCError when its
+// body is one. It reads the body, within bounds.
+func Refusal(b *config.Backend, resp *http.Response) error {
+	if e := errorAnswer(resp); e != nil {
+		return e
+	}
+	return statusFault(b, resp.StatusCode)
+}
+
+// IsStream reports whether a response is a stream of events.
+func IsStream(resp *http.Response) bool {
+	t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return err == nil && t == "text/event-stream"
+}
+
+func readAll(ctx context.Context, b *config.Backend, r io.Reader, limit int) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if err != nil {
+		return nil, readFault(ctx, b, err)
+	}
+	if len(raw) > limit {
+		return nil, answerFault(b, fmt.Errorf("the answer is larger than %d bytes", limit))
+	}
+	return raw, nil
+}
+
+func statusFault(b *config.Backend, status int) error {
+	return fault.Newf(fault.Unavailable, "backend %q answered with HTTP status %d", b.Name, status).
+		WithReason(ReasonStatus, "backend", b.Name, "status", strconv.Itoa(status))
+}
+
+func answerFault(b *config.Backend, cause error) error {
+	return fault.Wrap(fault.Unavailable, cause, fmt.Sprintf("backend %q gave an answer that makes no sense", b.Name)).
+		WithReason(ReasonAnswer, "backend", b.Name)
+}
+
+func readFault(ctx context.Context, b *config.Backend, err error) error {
+	kind, text := fault.Unavailable, "backend %q ended its answer too early"
+	switch {
+	case errors.Is(err, sse.ErrTooLarge):
+		return answerFault(b, err)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		kind, text = fault.Timeout, "backend %q did not answer in time"
+	case ctx.Err() != nil:
+		kind, text = fault.Canceled, "the call of backend %q was cancelled"
+	}
+	return fault.Wrap(kind, err, fmt.Sprintf(text, b.Name)).WithReason(ReasonAnswer, "backend", b.Name)
+}
