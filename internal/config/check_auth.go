@@ -2,6 +2,7 @@ package config
 
 import (
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -24,25 +25,34 @@ func strategyBlocks(s *ExternalAuthSpec) []strategyBlock {
 	}
 }
 
+// blocks checks that the block that a type asks for is there, and no other.
+func (c *checker) blocks(d *document, path, typ, wanted string, blocks []strategyBlock) {
+	present, other := false, false
+	for _, b := range blocks {
+		switch {
+		case typ == "" || !b.set:
+		case b.name == wanted:
+			present = true
+		default:
+			other = true
+			c.report.errorf(d, path+"."+b.name, "is set, but type is %s: remove the one or change the other", typ)
+		}
+	}
+	known := slices.ContainsFunc(blocks, func(b strategyBlock) bool { return b.name == wanted })
+	if known && !present && !other && wanted != string(StrategyUpstreamInject) && !c.report.reportedWithin(d, path+"."+wanted) {
+		c.report.errorf(d, path+"."+wanted, "is required for type %s", typ)
+	}
+}
+
 // auth checks the form of an MCPExternalAuthConfig.
 func (c *checker) auth(a resource[ExternalAuthSpec]) {
 	d, spec := a.doc, a.Spec
-	for _, block := range strategyBlocks(spec) {
-		path := "spec." + block.name
-		switch {
-		case spec.Type == "":
-		case block.set && block.name != spec.Type:
-			c.report.errorf(d, path, "is set, but type is %s: remove one or change the other", spec.Type)
-		case !block.set && block.name == spec.Type && !c.report.reported(d, path):
-			if block.name == string(StrategyUpstreamInject) {
-				c.report.add(SeverityError, "V-06", d, path, "is required for type upstreamInject, with a providerName")
-				continue
-			}
-			c.report.errorf(d, path, "is required for type %s", block.name)
-		}
-	}
+	c.blocks(d, "spec", spec.Type, spec.Type, strategyBlocks(spec))
 	if spec.ExposeToClients && spec.Type != string(StrategyTokenExchange) {
 		c.report.errorf(d, "spec.exposeToClients", "is for type tokenExchange only: stored and static credentials are never handed out")
+	}
+	if spec.UpstreamInject == nil && spec.Type == string(StrategyUpstreamInject) && !c.report.reportedWithin(d, "spec.upstreamInject") {
+		c.report.add(SeverityError, "V-06", d, "spec.upstreamInject", "is required for type upstreamInject, with a providerName")
 	}
 	if spec.UpstreamInject != nil && spec.UpstreamInject.ProviderName == "" && !c.report.reported(d, "spec.upstreamInject.providerName") {
 		c.report.add(SeverityError, "V-06", d, "spec.upstreamInject.providerName",

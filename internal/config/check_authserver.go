@@ -120,16 +120,7 @@ func (c *checker) providerName(d *document, path, name string, before []string, 
 func (c *checker) provider(d *document, path string, p *UpstreamProvider) {
 	blocks := []strategyBlock{{"oidcConfig", p.OIDCConfig != nil}, {"oauth2Config", p.OAuth2Config != nil}}
 	wanted := map[string]string{"oidc": "oidcConfig", "oauth2": "oauth2Config"}[p.Type]
-	for _, b := range blocks {
-		at := path + "." + b.name
-		switch {
-		case wanted == "":
-		case b.set && b.name != wanted:
-			c.report.errorf(d, at, "is set, but type is %s: remove one or change the other", p.Type)
-		case !b.set && b.name == wanted && !c.report.reported(d, at):
-			c.report.errorf(d, at, "is required for type %s", p.Type)
-		}
-	}
+	c.blocks(d, path, p.Type, wanted, blocks)
 	if o := p.OIDCConfig; o != nil {
 		c.oidcProvider(d, path+".oidcConfig", o)
 	}

@@ -302,6 +302,7 @@ func (d *decoder) unknown(t reflect.Type, fields *structFields, key string, keyN
 	}
 	for _, name := range fields.names {
 		if secretField(t, fields.index[name]) && meansSecret(name, key) {
+			d.doc.positions[join(parent, name)] = position{keyNode.Line, keyNode.Column} // so that it is not missed, too
 			d.problemAt(keyNode, path, "is a literal secret, which a resource must not contain; store it and refer to it: %s", example(t, fields.index[name], name))
 			return
 		}

@@ -311,7 +311,7 @@ func (b *builder) backend(e *resource[MCPServerEntrySpec], out *OutgoingAuth) Ba
 			if h.ValueSecretRef != nil {
 				backend.Headers.Secret[name] = secret.Ref(*h.ValueSecretRef)
 			}
-			if name != "" && name == backend.Strategy.Header() {
+			if name != "" && name == backend.Strategy.Header() && !isAuthorization(name) {
 				b.report.errorf(e.doc, fmt.Sprintf("spec.headerForward.addHeadersFromSecret[%d].headerName", i),
 					"%s is set by MCPExternalAuthConfig %s", name, backend.Strategy.Config)
 			}

@@ -132,7 +132,7 @@ func (b *builder) crossRules() {
 			if len(b.set.servers) != 1 {
 				continue
 			}
-			if a.doc.name != "" {
+			if a.doc.name != "" && b.report.OK() { // an error may be why
 				b.report.warnf(a.doc, "metadata.name", "no backend uses this MCPExternalAuthConfig")
 			}
 		}
@@ -176,7 +176,7 @@ func (b *builder) strategyRules(a *resource[ExternalAuthSpec]) {
 // providerExists is V-02, and that tokens may be injected at all.
 func (b *builder) providerExists(doc *document, path, name string) {
 	a := b.server.Spec.AuthServerConfig
-	names := providerNames(a)
+	names := slices.DeleteFunc(providerNames(a), func(n string) bool { return n == "" })
 	if !slices.Contains(names, name) {
 		b.report.add(SeverityError, "V-02", doc, path, "%s is not a provider of VirtualMCPServer %s (%s)%s", show(name), b.server.doc.name, listed(names), didYouMean(name, names))
 		return
