@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	noopmetric "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"chatelaine.dev/internal/fault"
@@ -108,7 +109,18 @@ func NewTransport(cfg Config) http.RoundTripper {
 	if cfg.Propagator != nil {
 		opts = append(opts, otelhttp.WithPropagators(cfg.Propagator))
 	}
-	return otelhttp.NewTransport(t, opts...)
+	return otelhttp.NewTransport(queryless{t}, opts...)
+}
+
+// queryless corrects the span that otelhttp has begun: its url.full would hold
+// the query, and a query may hold a code or a token.
+type queryless struct{ next http.RoundTripper }
+
+func (q queryless) RoundTrip(r *http.Request) (*http.Response, error) {
+	if span := trace.SpanFromContext(r.Context()); span.IsRecording() && r.URL.RawQuery != "" {
+		span.SetAttributes(semconv.URLFull(r.URL.Scheme + "://" + r.URL.Host + r.URL.EscapedPath()))
+	}
+	return q.next.RoundTrip(r)
 }
 
 // hidingTransport replaces errors; http.Client would put the URL around them,

@@ -1,0 +1,144 @@
+package process_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/process"
+)
+
+// waits works until it is told to stop.
+func waits(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestOneFailureStopsTheOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("broken")
+		stopped := false
+		var g process.Group
+		g.Add("server", func(ctx context.Context) error {
+			err := waits(ctx)
+			stopped = true
+			return err
+		})
+		g.Add("events", func(context.Context) error {
+			time.Sleep(time.Second)
+			return broken
+		})
+		err := g.Run(t.Context())
+		if !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "events: ") || !stopped {
+			t.Errorf("Run = %v, the other stopped: %v", err, stopped)
+		}
+	})
+}
+
+func TestAnOrderlyStopIsNoError(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var g process.Group
+		g.Add("returns the context's error", waits)
+		g.Add("returns nil", func(ctx context.Context) error { <-ctx.Done(); return nil })
+		g.Add("was done before", func(context.Context) error { return nil })
+		time.AfterFunc(time.Minute, cancel)
+		if err := g.Run(ctx); err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+}
+
+func TestAFailureWhileStoppingIsReported(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var g process.Group
+		g.Add("store", func(ctx context.Context) error { <-ctx.Done(); return errors.New("not flushed") })
+		cancel()
+		if err := g.Run(ctx); err == nil || err.Error() != "store: not flushed" {
+			t.Errorf("Run = %v", err)
+		}
+	})
+}
+
+func TestTasksThatHangAreNamedAndDoNotHoldTheProcess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		g := process.Group{StopTimeout: 5 * time.Second}
+		for _, name := range []string{"stuck-a", "stuck-b"} {
+			g.Add(name, func(context.Context) error { <-release; return nil })
+		}
+		g.Add("good", waits)
+		cancel()
+		start := time.Now()
+		err := g.Run(ctx)
+		if took := time.Since(start); took != 5*time.Second {
+			t.Errorf("Run took %s", took)
+		}
+		if fault.ReasonOf(err) != "stop_timeout" || !strings.Contains(err.Error(), "stuck-a, stuck-b") || strings.Contains(err.Error(), "good") {
+			t.Errorf("Run = %v", err)
+		}
+		close(release)
+	})
+}
+
+func TestASignalStopsTheProgram(t *testing.T) { // not parallel: the signal is the process's
+	var stderr bytes.Buffer
+	status := process.Run("gateway", &stderr, func(ctx context.Context) error {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(10 * time.Second):
+			return errors.New("no signal came")
+		}
+	})
+	if status != process.ExitOK || stderr.Len() > 0 {
+		t.Errorf("status %d, stderr %q", status, stderr.String())
+	}
+}
+
+func TestAFailedStartIsOneReadableLine(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		err    error
+		want   string
+		status int
+	}{
+		"failure": {
+			fault.Wrap(fault.Unavailable, errors.New("bind: address\nin use"), "cannot listen on :8080"),
+			"gateway: cannot listen on :8080: bind: address in use\n", process.ExitFailure,
+		},
+		"usage":   {fault.New(fault.Invalid, "--config is required"), "gateway: --config is required\n", process.ExitUsage},
+		"success": {nil, "", process.ExitOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var stderr bytes.Buffer
+			if status := process.Report("gateway", &stderr, tt.err); status != tt.status || stderr.String() != tt.want {
+				t.Errorf("status %d, stderr %q", status, stderr.String())
+			}
+		})
+	}
+}
+
+func TestVersionIsNeverEmpty(t *testing.T) {
+	t.Parallel()
+	if process.Version() == "" {
+		t.Error("no version")
+	}
+}
