@@ -93,9 +93,9 @@ func (s *storage) putAccess(st *state, grant string, scopes []string, now time.T
 }
 
 func (s *storage) putRefresh(st *state, grant string, now time.Time) string {
-	st.Ledger.Prune(now)
 	token := grants.NewToken("")
 	st.Ledger.PutRefresh(grants.Key(token), grant, now.Add(s.lifetimes.RefreshToken))
+	st.Ledger.Prune(now)
 	return token
 }
 

@@ -157,7 +157,8 @@ func (l *Ledger) RevokeWhere(match func(Grant) bool) int {
 	return len(ids)
 }
 
-// Prune forgets what can no longer be used, and grants without tokens.
+// Prune forgets what can no longer be used, and grants without tokens: a grant
+// that was just opened must have its first token by then.
 func (l *Ledger) Prune(now time.Time) {
 	used := map[string]bool{}
 	for k, a := range l.Access {
