@@ -1,0 +1,96 @@
+package telemetry
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
+
+	"chatelaine.dev/internal/fault"
+)
+
+// sink is the other side of OTLP.
+type sink struct {
+	collector.UnimplementedTraceServiceServer
+	got chan *collector.ExportTraceServiceRequest
+}
+
+func (s *sink) Export(_ context.Context, req *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+	s.got <- req
+	return &collector.ExportTraceServiceResponse{}, nil
+}
+
+func TestTracesReachTheCollectorBeforeTheProcessEnds(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sink{got: make(chan *collector.ExportTraceServiceRequest, 1)}
+	server := grpc.NewServer()
+	collector.RegisterTraceServiceServer(server, s)
+	go server.Serve(ln) //nolint:errcheck // ends with Stop
+	defer server.Stop()
+
+	tel, err := build(t.Context(), Config{Service: "gateway", OTLPEndpoint: "http://" + ln.Addr().String(), SampleRatio: 1, LogOutput: &buffer{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, span := tel.Tracer.Tracer("test").Start(t.Context(), "work")
+	span.End()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := tel.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case req := <-s.got:
+		if name := req.ResourceSpans[0].ScopeSpans[0].Spans[0].Name; name != "work" {
+			t.Errorf("span %q", name)
+		}
+	default:
+		t.Error("the span was lost at the stop")
+	}
+}
+
+func TestAnUnreachableCollectorDoesNotHoldTheStart(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	tel, err := build(t.Context(), Config{OTLPEndpoint: "192.0.2.1:4317", OTLPInsecure: true, SampleRatio: 1, LogOutput: &buffer{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("the start took %s", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := tel.Shutdown(ctx); err != nil {
+		t.Logf("shutdown: %v", err) // nothing was recorded: either is fine
+	}
+}
+
+func TestWrongTelemetryFlagsAreNamed(t *testing.T) {
+	t.Parallel()
+	empty := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, cfg := range map[string]Config{
+		"ratio":      {SampleRatio: 1.5},
+		"format":     {LogFormat: "xml"},
+		"scheme":     {OTLPEndpoint: "ftp://collector:4317"},
+		"userinfo":   {OTLPEndpoint: "https://user:pass@collector:4317"},
+		"missing CA": {OTLPEndpoint: "collector:4317", OTLPCA: empty + "x"},
+		"CA, no PEM": {OTLPEndpoint: "collector:4317", OTLPCA: empty},
+	} {
+		if _, err := build(t.Context(), cfg); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
