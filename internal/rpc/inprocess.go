@@ -39,8 +39,9 @@ func forward(ctx context.Context) context.Context {
 	if md == nil {
 		md = metadata.MD{}
 	}
+	md.Delete(forwardedHeader)
 	names, _ := ctx.Value(forwardedKey{}).([]string)
-	md.Set(forwardedHeader, names...)
+	md.Append(forwardedHeader, names...)
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
