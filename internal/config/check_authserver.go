@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -222,12 +223,9 @@ func (c *checker) userInfo(d *document, path string, u *UserInfo, allowHTTP bool
 		return
 	}
 	c.url(d, path+".endpointUrl", u.EndpointURL, urlRules{query: true, allowHTTP: allowHTTP, permit: permitHTTP})
-	for name := range u.AdditionalHeaders {
-		if strings.EqualFold(name, "accept") { // GitHub asks for it
-			continue
-		}
-		c.plainHeaders(d, path+".additionalHeaders", "", map[string]string{name: u.AdditionalHeaders[name]})
-	}
+	headers := maps.Clone(u.AdditionalHeaders)
+	maps.DeleteFunc(headers, func(name, _ string) bool { return strings.EqualFold(name, "accept") }) // GitHub asks for it
+	c.plainHeaders(d, path+".additionalHeaders", "", headers)
 	if m := u.FieldMapping; m != nil {
 		for name, list := range map[string][]string{"subjectFields": m.SubjectFields, "nameFields": m.NameFields, "emailFields": m.EmailFields} {
 			for i, field := range list {

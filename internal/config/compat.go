@@ -125,3 +125,15 @@ func foreignKind(kind string) (compatField, bool) {
 		return compatField{}, false
 	}
 }
+
+// Ignored returns the fields of a resource type that are accepted with a
+// warning and have no effect, and why: for the schema and the documentation.
+func Ignored(t reflect.Type) map[string]string {
+	out := map[string]string{}
+	for name, c := range compatFields(t) {
+		if c.verdict == compatWarn {
+			out[name] = c.reason
+		}
+	}
+	return out
+}

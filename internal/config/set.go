@@ -175,5 +175,5 @@ func checkName(doc *document, report *Report) {
 // reservedBackends are names that would read as a part of the gateway itself in
 // a URL or in front of a tool's name.
 func reservedBackends() []string {
-	return []string{"all", "chatelaine", "default", "gateway", "mcp", "oauth"}
+	return []string{"chatelaine", "mcp", "oauth"}
 }
