@@ -216,6 +216,9 @@ func (c *checker) client(d *document, path, clientID string, ref *SecretKeyRef, 
 	c.url(d, at+".discoveryUrl", dcr.DiscoveryURL, urlRules{})
 	c.url(d, at+".registrationEndpoint", dcr.RegistrationEndpoint, urlRules{query: true})
 	c.secret(d, at+".initialAccessTokenRef", dcr.InitialAccessTokenRef)
+	if len(dcr.SoftwareStatement) > 16384 {
+		c.report.errorf(d, at+".softwareStatement", "is longer than 16384 bytes")
+	}
 }
 
 func (c *checker) userInfo(d *document, path string, u *UserInfo, allowHTTP bool) {

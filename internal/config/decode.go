@@ -19,7 +19,7 @@ const (
 	maxNodes      = 50_000 // per document, each use of an alias counted
 	maxDepth      = 32
 	maxString     = 4096
-	maxText       = 16384
+	maxText       = 256 << 10 // an annotation that kubectl leaves behind
 	maxItems      = 256
 	maxProperties = 256
 )

@@ -34,6 +34,20 @@ func TestDocumentedSetsStart(t *testing.T) {
 	}
 }
 
+func TestEveryFieldIsResolved(t *testing.T) {
+	t.Parallel()
+	set, report := Load("testdata/everything.yaml")
+	golden(t, "testdata/everything.golden", report.String())
+	if set == nil {
+		t.Fatalf("%s", report)
+	}
+	view, err := json.MarshalIndent(set.Deployment(), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/everything.golden.json", string(view)+"\n")
+}
+
 func TestAFolderIsOneSet(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("testdata/demo.yaml")

@@ -27,7 +27,7 @@ type Metadata struct {
 	// Labels are accepted and have no effect.
 	Labels map[string]string `yaml:"labels"`
 	// Annotations are accepted and have no effect.
-	Annotations map[string]string `yaml:"annotations"`
+	Annotations map[string]string `yaml:"annotations" text:"true"`
 }
 
 // SecretKeyRef names a secret value. It is read from

@@ -80,11 +80,10 @@ func secretHeader(name string) bool {
 
 // urlRules says what a URL may be beyond absolute and https.
 type urlRules struct {
-	allowHTTP bool // http beyond loopback addresses
-	permit    string
-	query     bool // a query is fine
-	base      bool // something is appended: no trailing slash
-	private   bool // an address that is not publicly routable is fine
+	allowHTTP bool   // http beyond loopback addresses
+	permit    string // what would allow it, for the message
+	query     bool   // a query is fine
+	base      bool   // something is appended: no trailing slash
 }
 
 // urlProblem says what is wrong with a URL, or "". It never repeats the URL.
