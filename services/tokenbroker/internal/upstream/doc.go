@@ -14,11 +14,17 @@
 //	Refresh(ctx, RefreshRequest) (Grant, error)
 //	Revoke(ctx, token secret.String, hint TokenHint) error
 //
-// Errors are *fault.Error with the reasons of this package. They tell a certain
-// no ([ReasonRefused]) from an outcome that nobody knows ([ReasonUnavailable]),
-// because a refresh token may be spent in the second case. No error and no log
-// record holds a token, a code or any text that a provider sent; of a
-// provider's error answer only a registered error code is kept.
+// Errors are *fault.Error with one of the reasons
+//
+//	UPSTREAM_REFUSED     a certain no; oauth_error has its registered code
+//	UPSTREAM_UNAVAILABLE nobody knows: network, deadline, 5xx, garbage, open circuit
+//	IDENTITY_INVALID     what the provider says of the person fails a check
+//
+// The first two are told apart because a refresh token may be spent in the
+// second case. No error and no log record holds a token, a code or any text that
+// a provider sent; of an error answer only a registered error code is kept. That
+// is why discovery and id tokens are read here, on go-jose, and not by a client
+// library: those quote what they were sent in their errors and read without bound.
 //
 // Every call has a deadline of ten seconds, reads at most 1 MiB, follows no
 // redirect, and connects through the outbound guard under the provider's own

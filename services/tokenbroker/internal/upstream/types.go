@@ -5,33 +5,17 @@ import (
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/services/tokenbroker/internal/upstream/endpoint"
 )
 
-// Reasons of this package's errors. Each error names the provider in
-// metadata["provider"].
+// Keys of error metadata beside reason.Provider and reason.OAuthError.
 const (
-	// ReasonUnavailable (kind Unavailable): the provider could not be reached, took
-	// too long, answered 5xx or something that is no answer of the protocol, or its
-	// circuit is open. The outcome of the request is not known.
-	ReasonUnavailable = "UPSTREAM_UNAVAILABLE"
-	// ReasonRefused (kind Precondition): the provider gave a certain answer, no. Its
-	// error code, when it is a registered one, is in metadata["oauth_error"].
-	ReasonRefused = "UPSTREAM_REFUSED"
-	// ReasonIdentityInvalid (kind Precondition): the provider answered, but what it
-	// says of the person fails a check. metadata["check"] names the check.
-	ReasonIdentityInvalid = "IDENTITY_INVALID"
-	// ReasonProviderUnknown (kind NotFound): no provider has that name.
-	ReasonProviderUnknown = "PROVIDER_UNKNOWN"
-)
-
-// Keys of error metadata.
-const (
-	MetadataProvider   = "provider"
-	MetadataOAuthError = "oauth_error"
-	MetadataCheck      = "check"
-	// MetadataSent is "false" when a failed request certainly did not reach the
-	// provider (circuit open, no connection), so that nothing can have been spent.
-	MetadataSent = "sent"
+	// MetadataCheck names the check that failed, with reason.IdentityInvalid.
+	MetadataCheck = "check"
+	// MetadataSent is "false" when a request that failed with
+	// reason.UpstreamUnavailable certainly did not reach the provider, so that
+	// nothing can have been spent; otherwise "true".
+	MetadataSent = endpoint.MetadataSent
 )
 
 // ErrorInvalidGrant is the OAuth error code (RFC 6749, section 5.2) that ends a

@@ -1,0 +1,102 @@
+package upstream
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"encoding/json"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"chatelaine.dev/services/tokenbroker/internal/upstream/endpoint"
+)
+
+const (
+	maxKeys    = 100
+	minRSABits = 2048 // RFC 7518, section 3.3
+)
+
+// signatureAlgorithms are the ones that an id token may be signed with. None of
+// them is symmetric, so that our client secret is no key, and none is "none".
+func signatureAlgorithms() []jose.SignatureAlgorithm {
+	return []jose.SignatureAlgorithm{
+		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
+		jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
+	}
+}
+
+// keySet is a provider's public keys.
+type keySet []jose.JSONWebKey
+
+// find returns the keys that may have signed a token with this header.
+func (s keySet) find(kid, alg string) []any {
+	var found []any
+	for i := range s {
+		if (kid == "" || s[i].KeyID == kid) && (s[i].Algorithm == "" || s[i].Algorithm == alg) {
+			found = append(found, s[i].Key)
+		}
+	}
+	return found
+}
+
+// fetchKeys reads the JWK Set (RFC 7517, section 5). Keys of kinds that we do
+// not use are left out.
+func (o *oidc) fetchKeys(ctx context.Context) (keySet, error) {
+	m, err := o.metadata.get(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	var keys keySet
+	err = o.p.client.Do(ctx, endpoint.Request{Operation: "keys", Method: "GET", URL: m.jwks}, func(resp *endpoint.Response) error {
+		var doc struct {
+			Keys []json.RawMessage `json:"keys"`
+		}
+		if json.Unmarshal(resp.Body, &doc) != nil || len(doc.Keys) > maxKeys {
+			return o.p.client.Malformed(nil, "key set")
+		}
+		for _, raw := range doc.Keys {
+			if key, ok := readKey(raw); ok {
+				keys = append(keys, key)
+			}
+		}
+		if len(keys) == 0 {
+			return o.p.client.Malformed(nil, "key set: it has no usable key")
+		}
+		return nil
+	})
+	return keys, err
+}
+
+func readKey(raw json.RawMessage) (jose.JSONWebKey, bool) {
+	var key jose.JSONWebKey
+	if key.UnmarshalJSON(raw) != nil || !key.IsPublic() || !key.Valid() || (key.Use != "" && key.Use != "sig") {
+		return key, false
+	}
+	switch k := key.Key.(type) {
+	case *rsa.PublicKey:
+		return key, k.N.BitLen() >= minRSABits
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+		return key, true
+	}
+	return key, false
+}
+
+// verifySignature returns the payload of a signed token (RFC 7515, section 5.2).
+func (o *oidc) verifySignature(ctx context.Context, token string) ([]byte, error) {
+	jws, err := jose.ParseSignedCompact(token, signatureAlgorithms())
+	if err != nil || len(jws.Signatures) != 1 { // err may quote the token
+		return nil, o.p.identityInvalid("signature", "its id token is no JWT, or is signed with an algorithm that is not accepted")
+	}
+	header := jws.Signatures[0].Protected
+	keys, err := o.keys.get(ctx, func(s keySet) bool { return len(s.find(header.KeyID, header.Algorithm)) == 0 })
+	if err != nil {
+		return nil, o.p.unreachable(err)
+	}
+	for _, key := range keys.find(header.KeyID, header.Algorithm) {
+		if payload, err := jws.Verify(key); err == nil {
+			return payload, nil
+		}
+	}
+	return nil, o.p.identityInvalid("signature", "its id token is not signed with one of its keys")
+}
