@@ -88,7 +88,7 @@ func From(err error) *fault.Error {
 	case unavailable(err, code):
 		return fault.Wrap(fault.Unavailable, err, "the database is not available").WithReason("database_unavailable")
 	}
-	return fault.Wrap(fault.Internal, err, "")
+	return fault.Wrap(fault.Internal, discreet(err), "")
 }
 
 func contextError(err error) error {

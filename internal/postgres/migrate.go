@@ -131,10 +131,10 @@ func (m Migrations) Pending(ctx context.Context, db Querier) ([]int64, error) {
 		return nil, err
 	}
 	rows, err := db.Query(ctx, `SELECT version_id FROM `+pgx.Identifier{m.Schema, versionTable}.Sanitize()+` WHERE is_applied`)
-	if err != nil {
-		return nil, Fault(err)
+	var done []int64
+	if err == nil {
+		done, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 	}
-	done, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if isUndefined(err) { // no schema, or no table: nothing was ever applied
 		return embedded, nil
 	}

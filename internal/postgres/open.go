@@ -78,12 +78,12 @@ func poolConfig(cfg Config) (*pgxpool.Config, error) {
 		pc.ConnConfig.RuntimeParams["application_name"] = cfg.Application
 	}
 	if cfg.Tracer != nil {
-		pc.ConnConfig.Tracer = otelpgx.NewTracer(
+		pc.ConnConfig.Tracer = discreetTracer{otelpgx.NewTracer(
 			otelpgx.WithTracerProvider(cfg.Tracer),
 			otelpgx.WithMeterProvider(noopmetric.NewMeterProvider()),
 			otelpgx.WithTrimSQLInSpanName(),
 			otelpgx.WithDisableConnectionDetailsInAttributes(),
-		)
+		)}
 	}
 	return pc, nil
 }
