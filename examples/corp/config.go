@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -32,6 +33,9 @@ type Config struct {
 	// StateFile keeps keys and tokens over a restart; empty: memory only.
 	StateFile string
 	Lifetimes Lifetimes
+	// Client fetches the keys of trusted issuers; it must have a deadline.
+	// Only needed where there are some.
+	Client *http.Client
 }
 
 // Lifetimes are how long things can be used.
@@ -176,6 +180,9 @@ func (c *Config) validate() error {
 		if !known[e.Client] || e.Audience == "" || len(e.Scopes) == 0 {
 			bad("an exchange rule needs a known client, an audience and scopes (client %q, audience %q)", e.Client, e.Audience)
 		}
+	}
+	if len(c.Rules.TrustedIssuers) > 0 && c.Client == nil {
+		bad("trusted issuers need a client that fetches their keys")
 	}
 	for _, t := range c.Rules.TrustedIssuers {
 		if t.Issuer == "" || t.JWKSURL == "" || t.Issuer == c.Issuer {

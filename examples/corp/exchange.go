@@ -15,11 +15,8 @@ import (
 	"chatelaine.dev/examples/internal/grants"
 )
 
-const (
-	// maxForeignLife bounds how long a foreign subject token may live.
-	maxForeignLife = 10 * time.Minute
-	jwksTimeout    = 5 * time.Second
-)
+// maxForeignLife bounds how long a foreign subject token may live.
+const maxForeignLife = 10 * time.Minute
 
 // ValidateTokenExchangeRequest implements op.TokenExchangeStorage (RFC 8693
 // section 2.1). The library has checked the client's secret, and the signature
@@ -158,19 +155,12 @@ func (s *storage) VerifyExchangeActorToken(context.Context, string, oidc.TokenTy
 }
 
 // foreignVerifier checks JWTs of trusted issuers.
-type foreignVerifier struct {
-	client    *http.Client
-	verifiers []*gooidc.IDTokenVerifier
-}
+type foreignVerifier struct{ verifiers []*gooidc.IDTokenVerifier }
 
-func newForeignVerifier(trusted []TrustedIssuer, audience string) *foreignVerifier {
-	f := &foreignVerifier{client: &http.Client{
-		Timeout: jwksTimeout,
-		// The keys are where the operator said, and nowhere else.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+func newForeignVerifier(trusted []TrustedIssuer, audience string, client *http.Client) *foreignVerifier {
+	f := &foreignVerifier{}
 	// The key set keeps this context for its own requests.
-	ctx := gooidc.ClientContext(context.Background(), f.client)
+	ctx := gooidc.ClientContext(context.Background(), client)
 	for _, t := range trusted {
 		f.verifiers = append(f.verifiers, gooidc.NewVerifier(t.Issuer, gooidc.NewRemoteKeySet(ctx, t.JWKSURL), &gooidc.Config{
 			ClientID:             audience,

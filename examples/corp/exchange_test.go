@@ -209,6 +209,7 @@ func TestATokenOfATrustedIssuerIsExchangedForTheLinkedPerson(t *testing.T) {
 	f := newForeign(t)
 	in := start(t, func(c *corp.Config) {
 		c.Rules.TrustedIssuers = []corp.TrustedIssuer{{Issuer: f.url, JWKSURL: f.url}}
+		c.Client = &http.Client{Timeout: 5 * time.Second}
 	})
 	in.adminPost(t, "/links", `{"issuer":"`+f.url+`","subject":"user-7","username":"bob"}`)
 	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

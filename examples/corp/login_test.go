@@ -287,9 +287,15 @@ func TestConfigurationsThatCannotWorkAreRefused(t *testing.T) {
 			c.Rules.Exchange = []corp.ExchangeRule{{Client: "x", Audience: "a", Scopes: []string{"s"}}}
 		},
 		"rule without scopes": func(c *corp.Config) { c.Rules.Exchange = []corp.ExchangeRule{{Client: "broker", Audience: "a"}} },
-		"trust without keys":  func(c *corp.Config) { c.Rules.TrustedIssuers = []corp.TrustedIssuer{{Issuer: "https://x"}} },
+		"trust without keys": func(c *corp.Config) {
+			c.Rules.TrustedIssuers = []corp.TrustedIssuer{{Issuer: "https://x"}}
+			c.Client = http.DefaultClient
+		},
 		"trusts itself": func(c *corp.Config) {
 			c.Rules.TrustedIssuers = []corp.TrustedIssuer{{Issuer: c.Issuer, JWKSURL: c.Issuer}}
+		},
+		"no client for keys": func(c *corp.Config) {
+			c.Rules.TrustedIssuers = []corp.TrustedIssuer{{Issuer: "https://x", JWKSURL: "https://x"}}
 		},
 		"no redirect to go to": func(c *corp.Config) {
 			c.Rules.Clients = slices.Clone(c.Rules.Clients)

@@ -65,7 +65,7 @@ func New(cfg Config, log *slog.Logger) (*Provider, error) {
 		rules:     cfg.Rules.Exchange,
 		people:    cfg.People,
 		lifetimes: cfg.Lifetimes,
-		foreign:   newForeignVerifier(cfg.Rules.TrustedIssuers, cfg.Issuer+tokenPath),
+		foreign:   newForeignVerifier(cfg.Rules.TrustedIssuers, cfg.Issuer+tokenPath, cfg.Client),
 		faults:    p.faults,
 		state:     st,
 	}
