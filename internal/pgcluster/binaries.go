@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -25,8 +24,10 @@ var installed = []string{
 
 // Binaries returns the folder with initdb and postgres. The error is
 // Precondition with reason "postgres_missing" and says how to install them.
-func Binaries() (string, error) {
-	if dir := os.Getenv(BinDirEnv); dir != "" {
+func Binaries() (string, error) { return find(os.Getenv(BinDirEnv), installed) }
+
+func find(given string, patterns []string) (string, error) {
+	if dir := given; dir != "" {
 		if complete(dir) {
 			return dir, nil
 		}
@@ -36,21 +37,27 @@ func Binaries() (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil && complete(filepath.Dir(path)) {
 		return filepath.Dir(path), nil
 	}
-	var found []string
-	for _, pattern := range installed {
+	if dir := newest(patterns); dir != "" {
+		return dir, nil
+	}
+	return "", fault.New(fault.Precondition, "PostgreSQL is not installed: run `apt-get install postgresql` "+
+		"(or your system's equivalent), or set "+BinDirEnv+" to the folder with initdb and postgres").
+		WithReason("postgres_missing")
+}
+
+// newest returns the folder of the highest version, or "".
+func newest(patterns []string) string {
+	best := ""
+	for _, pattern := range patterns {
+		prefix, _, _ := strings.Cut(pattern, "*")
 		matches, _ := filepath.Glob(pattern) // the patterns are well formed
 		for _, dir := range matches {
-			if complete(dir) {
-				found = append(found, dir)
+			if complete(dir) && (best == "" || major(dir, prefix) > major(best, prefix)) {
+				best = dir
 			}
 		}
 	}
-	if len(found) == 0 {
-		return "", fault.New(fault.Precondition, "PostgreSQL is not installed: run `apt-get install postgresql` "+
-			"(or your system's equivalent), or set "+BinDirEnv+" to the folder with initdb and postgres").
-			WithReason("postgres_missing")
-	}
-	return slices.MaxFunc(found, func(a, b string) int { return majorOf(a) - majorOf(b) }), nil
+	return best
 }
 
 func complete(dir string) bool {
@@ -63,12 +70,9 @@ func complete(dir string) bool {
 	return true
 }
 
-// majorOf returns the first number in a path, or 0.
-func majorOf(path string) int {
-	digits := strings.FieldsFunc(path, func(r rune) bool { return r < '0' || r > '9' })
-	if len(digits) == 0 {
-		return 0
-	}
-	n, _ := strconv.Atoi(digits[0])
+// major returns the number that follows prefix in path, or 0.
+func major(path, prefix string) int {
+	digits, _, _ := strings.Cut(strings.TrimPrefix(path, prefix), "/")
+	n, _ := strconv.Atoi(digits)
 	return n
 }

@@ -294,19 +294,10 @@ func (c *Cluster) ready(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := c.exec(ctx, func(conn *pgx.Conn) error {
-			if c.cfg.Password.IsZero() {
-				return conn.Ping(ctx)
-			}
-			// A parameter cannot stand here; format() quotes it on the server.
-			var statement string
-			if err := conn.QueryRow(ctx, `SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text)`,
-				Superuser, c.cfg.Password.Reveal()).Scan(&statement); err != nil {
-				return err
-			}
-			_, err := conn.Exec(ctx, statement)
-			return err
-		})
+		err := errNotOurs
+		if c.holdsData() {
+			err = c.exec(ctx, c.setPassword(ctx))
+		}
 		if err == nil {
 			return nil
 		}
@@ -317,6 +308,34 @@ func (c *Cluster) ready(ctx context.Context) error {
 			return fault.Wrap(fault.Unavailable, err, "Postgres did not answer in time").WithReason("postgres_failed")
 		case <-tick.C:
 		}
+	}
+}
+
+// errNotOurs is what ready sees until our server has taken the data folder;
+// another one there would answer on the same socket.
+var errNotOurs = errors.New("the data folder is not in use by this server")
+
+// holdsData reports whether the data folder's lock file names our server.
+func (c *Cluster) holdsData() bool {
+	b, err := os.ReadFile(filepath.Join(c.dataDir(), "postmaster.pid"))
+	first, _, _ := strings.Cut(string(b), "\n")
+	return err == nil && first == strconv.Itoa(c.process.Pid)
+}
+
+// setPassword gives Superuser the configured password, when there is one.
+func (c *Cluster) setPassword(ctx context.Context) func(*pgx.Conn) error {
+	return func(conn *pgx.Conn) error {
+		if c.cfg.Password.IsZero() {
+			return conn.Ping(ctx)
+		}
+		// A parameter cannot stand here; format() quotes it on the server.
+		var statement string
+		if err := conn.QueryRow(ctx, `SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text)`,
+			Superuser, c.cfg.Password.Reveal()).Scan(&statement); err != nil {
+			return err
+		}
+		_, err := conn.Exec(ctx, statement)
+		return err
 	}
 }
 
