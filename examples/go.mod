@@ -4,7 +4,7 @@ go 1.26.0
 
 require (
 	chatelaine.dev/internal v0.0.0
-	chatelaine.dev/proto v0.0.0-00010101000000-000000000000
+	chatelaine.dev/proto v0.0.0
 	github.com/alecthomas/kong v1.17.0
 	github.com/coreos/go-oidc/v3 v3.21.0
 	github.com/go-jose/go-jose/v4 v4.1.9
