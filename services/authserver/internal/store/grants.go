@@ -165,3 +165,16 @@ func nonNil(s []string) []string {
 	}
 	return s
 }
+
+// EndGrant is EndSession by the id of the grant.
+func (s *Store) EndGrant(ctx context.Context, id string, reason brokerv1.SessionEndReason) error {
+	return s.InTx(ctx, func(ctx context.Context) error {
+		var sessionID string
+		err := s.db(ctx).QueryRow(ctx, `SELECT session_id FROM authserver.grants WHERE id = $1`, id).Scan(&sessionID)
+		if err != nil {
+			return postgres.Fault(err)
+		}
+		_, err = s.EndSession(ctx, sessionID, reason)
+		return err
+	})
+}

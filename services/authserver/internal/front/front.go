@@ -1,0 +1,243 @@
+package front
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/keyring"
+	"chatelaine.dev/services/authserver/internal/authorize"
+	"chatelaine.dev/services/authserver/internal/chain"
+	"chatelaine.dev/services/authserver/internal/pages"
+	"chatelaine.dev/services/authserver/internal/store"
+	"chatelaine.dev/services/authserver/internal/web"
+)
+
+// maxFormBytes bounds what our own forms send.
+const maxFormBytes = 16 << 10
+
+// Config makes a Front.
+type Config struct {
+	// BaseURL is where browsers reach us: authorizationEndpointBaseUrl, or the issuer.
+	BaseURL *url.URL
+	Issuer  string
+	// Callbacks lists, by path, the providers that send browsers there.
+	Callbacks map[string][]string
+	Checker   *authorize.Checker
+	Chain     *chain.Chain
+	Pages     *pages.Renderer
+	// Ring seals the tokens of forms.
+	Ring   *keyring.Ring
+	Logger *slog.Logger
+}
+
+// Front is the set of handlers.
+type Front struct {
+	cfg    Config
+	base   string
+	cookie cookie
+}
+
+// New returns the handlers.
+func New(cfg Config) *Front {
+	return &Front{cfg: cfg, base: cfg.BaseURL.EscapedPath(), cookie: newCookie(cfg.BaseURL)}
+}
+
+// Mount adds the routes.
+func (f *Front) Mount(mux *http.ServeMux) {
+	mux.HandleFunc("GET "+f.base+"/oauth/authorize", f.authorize)
+	mux.HandleFunc("POST "+f.base+"/oauth/consent", f.consent)
+	mux.HandleFunc("GET "+f.base+"/oauth/confirm", f.showConfirm)
+	mux.HandleFunc("POST "+f.base+"/oauth/confirm", f.confirm)
+	for path, providers := range f.cfg.Callbacks {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { f.callback(w, r, providers) })
+	}
+}
+
+func (f *Front) authorize(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		f.fail(w, r, fault.Wrap(fault.Invalid, err, "the query is malformed").WithReason(authorize.ReasonRequest))
+		return
+	}
+	client, params, err := f.cfg.Checker.Check(ctx, query)
+	if err != nil {
+		f.refuse(w, r, query.Get("client_id"), err)
+		return
+	}
+	browser := f.cookie.ensure(w, r)
+	step, err := f.cfg.Chain.Start(ctx, client, params, browser)
+	f.show(w, r, step, err)
+}
+
+// refuse answers a request that did not pass the checks.
+func (f *Front) refuse(w http.ResponseWriter, r *http.Request, clientID string, err error) {
+	refusal, ok := clientError(err)
+	if !ok {
+		f.fail(w, r, err)
+		return
+	}
+	f.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", "login.authorize"),
+		slog.String("outcome", refusal.Code), slog.String("detail", refusal.Description), slog.String("client_id", clientID))
+	redirect(w, chain.Response(refusal.RedirectURI, f.cfg.Issuer, refusal.State,
+		url.Values{"error": {refusal.Code}, "error_description": {refusal.Description}}))
+}
+
+func (f *Front) consent(w http.ResponseWriter, r *http.Request) {
+	id, browser, ok := f.form(w, r, questionConsent)
+	if !ok {
+		return
+	}
+	answer := f.cfg.Chain.Deny
+	if r.PostForm.Get("decision") == "approve" {
+		answer = f.cfg.Chain.Approve
+	}
+	step, err := answer(r.Context(), id, browser)
+	f.show(w, r, step, err)
+}
+
+func (f *Front) showConfirm(w http.ResponseWriter, r *http.Request) {
+	browser, ok := f.cookie.read(r)
+	if !ok {
+		f.fail(w, r, noCookie())
+		return
+	}
+	step, err := f.cfg.Chain.Question(r.Context(), r.URL.Query().Get("request"), browser)
+	if err == nil && step.Confirm != nil {
+		f.confirmPage(w, r, step)
+		return
+	}
+	f.show(w, r, step, err)
+}
+
+func (f *Front) confirm(w http.ResponseWriter, r *http.Request) {
+	id, browser, ok := f.form(w, r, questionConfirm)
+	if !ok {
+		return
+	}
+	answer := f.cfg.Chain.Cancel
+	if r.PostForm.Get("decision") == "confirm" {
+		answer = f.cfg.Chain.Confirm
+	}
+	step, err := answer(r.Context(), id, browser)
+	f.show(w, r, step, err)
+}
+
+func (f *Front) callback(w http.ResponseWriter, r *http.Request, providers []string) {
+	browser, ok := f.cookie.read(r)
+	if !ok {
+		f.fail(w, r, noCookie())
+		return
+	}
+	q := r.URL.Query()
+	cb := chain.Callback{Providers: providers, Error: q.Get("error"), Iss: q.Get("iss"), IssSent: q.Has("iss")}
+	if len(q["state"]) == 1 {
+		cb.State = q.Get("state")
+	}
+	if len(q["code"]) == 1 { // an answer with two codes is none
+		cb.Code = q.Get("code")
+	}
+	step, err := f.cfg.Chain.Return(r.Context(), cb, browser)
+	f.show(w, r, step, err)
+}
+
+// show sends the browser to the next step.
+func (f *Front) show(w http.ResponseWriter, r *http.Request, step chain.Step, err error) {
+	switch {
+	case err != nil:
+		f.fail(w, r, err)
+	case step.Consent != nil:
+		f.consentPage(w, r, step)
+	case step.Confirm != nil: // a page of its own, so that a reload asks again
+		redirect(w, f.base+"/oauth/confirm?"+url.Values{"request": {step.Confirm.ID}}.Encode())
+	default:
+		redirect(w, step.Redirect)
+	}
+}
+
+// redirect answers 303: the browser goes on with GET whatever it came with (RFC
+// 9700, section 4.12: never 307). http.Redirect would rewrite the URL.
+func redirect(w http.ResponseWriter, target string) {
+	w.Header().Set("Location", target)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// form reads one of our forms and checks that this browser got it from us.
+func (f *Front) form(w http.ResponseWriter, r *http.Request, question string) (id string, browser []byte, ok bool) {
+	if err := web.ReadForm(w, r, maxFormBytes); err != nil {
+		f.fail(w, r, err)
+		return "", nil, false
+	}
+	browser, ok = f.cookie.read(r)
+	if !ok {
+		f.fail(w, r, noCookie())
+		return "", nil, false
+	}
+	id = r.PostForm.Get("request")
+	if err := f.checkToken(r.PostForm.Get("csrf"), question, id, browser); err != nil {
+		f.fail(w, r, err)
+		return "", nil, false
+	}
+	if decision := r.PostForm.Get("decision"); !slices.Contains([]string{"approve", "deny", "confirm", "cancel"}, decision) {
+		f.fail(w, r, fault.New(fault.Invalid, "the form has no answer").WithReason(reasonForm))
+		return "", nil, false
+	}
+	return id, browser, true
+}
+
+// log writes the cause of an error page, once.
+func (f *Front) log(ctx context.Context, err error) {
+	level := slog.LevelInfo
+	switch fault.KindOf(err) {
+	case fault.Internal:
+		level = slog.LevelError
+	case fault.Unavailable, fault.Timeout:
+		level = slog.LevelWarn
+	}
+	f.cfg.Logger.LogAttrs(ctx, level, "error page", fault.Attr(err))
+}
+
+func (f *Front) consentPage(w http.ResponseWriter, r *http.Request, step chain.Step) {
+	req := step.Consent
+	place, loopback := returnsTo(req)
+	page := pages.Consent{
+		Action: f.base + "/oauth/consent", Request: req.ID, Token: f.token(questionConsent, req),
+		ClientName: step.Client.Name, ReturnsTo: place, Loopback: loopback, Resources: req.Params.Resources,
+		Targets: targets(req), Reference: web.Reference(r.Context()),
+	}
+	for _, p := range req.Progress.Providers {
+		page.Providers = append(page.Providers, pages.Provider{
+			Name: p.Name, Primary: p.Primary, Optional: p.Optional, Unavailable: p.Unavailable, Permissions: pages.Permissions(p.Scopes),
+		})
+	}
+	if err := f.cfg.Pages.Consent(w, page); err != nil {
+		f.log(r.Context(), err)
+	}
+}
+
+func (f *Front) confirmPage(w http.ResponseWriter, r *http.Request, step chain.Step) {
+	req := step.Confirm
+	page := pages.Confirm{
+		Action: f.base + "/oauth/confirm", Request: req.ID, Token: f.token(questionConfirm, req),
+		ClientName: step.Client.Name, Targets: targets(req), Reference: web.Reference(r.Context()),
+	}
+	for _, c := range req.Progress.Changes {
+		page.Changes = append(page.Changes, pages.Change(c))
+	}
+	if err := f.cfg.Pages.Confirm(w, page); err != nil {
+		f.log(r.Context(), err)
+	}
+}
+
+// targets are the schemes that the rest of the login may redirect to.
+func targets(req *store.AuthorizationRequest) []string {
+	urls := []string{req.Params.RedirectURI}
+	for _, p := range req.Progress.Providers {
+		urls = append(urls, p.AuthorizationEndpoint)
+	}
+	return pages.FormTargets(urls...)
+}

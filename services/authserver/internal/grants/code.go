@@ -1,0 +1,128 @@
+package grants
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/ory/fosite"
+
+	"chatelaine.dev/internal/fault"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/authserver/internal/resource"
+	"chatelaine.dev/services/authserver/internal/store"
+)
+
+// codeGrant is what the handlers of the code grant have in common.
+type codeGrant struct{}
+
+// CanSkipClientAuth implements fosite.TokenEndpointHandler.
+func (codeGrant) CanSkipClientAuth(context.Context, fosite.AccessRequester) bool { return false }
+
+// CanHandleTokenEndpointRequest implements fosite.TokenEndpointHandler.
+func (codeGrant) CanHandleTokenEndpointRequest(_ context.Context, r fosite.AccessRequester) bool {
+	return r.GetGrantTypes().ExactOne("authorization_code")
+}
+
+// PopulateTokenEndpointResponse implements fosite.TokenEndpointHandler: the answer
+// is fosite's own handler's.
+func (codeGrant) PopulateTokenEndpointResponse(context.Context, fosite.AccessRequester, fosite.AccessResponder) error {
+	return nil
+}
+
+// replayGuard stands before fosite's code handler, which would end a grant on a
+// replay without asking whose the code was.
+type replayGuard struct {
+	*Service
+	codeGrant
+}
+
+// HandleTokenEndpointRequest implements fosite.TokenEndpointHandler.
+func (h *replayGuard) HandleTokenEndpointRequest(ctx context.Context, r fosite.AccessRequester) error {
+	code := r.GetRequestForm().Get("code")
+	signature := h.hmac.AuthorizeCodeSignature(ctx, code)
+	// The expiry is fosite's to check; this is whether the code is ours at all.
+	if err := h.hmac.Enigma.Validate(ctx, code); err != nil {
+		return fosite.ErrInvalidGrant.WithHint("The authorization code is not one of ours.").WithWrap(err)
+	}
+	c, g, err := h.cfg.Store.Code(ctx, signature)
+	switch {
+	case err != nil && fault.KindOf(err) == fault.NotFound:
+		return fosite.ErrInvalidGrant.WithHint("The authorization code is unknown or too old.").WithWrap(err)
+	case err != nil:
+		return err
+	case g.ClientID != r.GetClient().GetID():
+		return fosite.ErrInvalidGrant.WithHint("The authorization code was issued to another client.")
+	case c.Used:
+		return h.replayed(ctx, g)
+	case g.Status == store.GrantEnded:
+		return fosite.ErrInvalidGrant.WithHint("The session has ended.")
+	}
+	return nil
+}
+
+// replayed ends the session of a code that came twice (RFC 6749, section 4.1.2).
+func (s *Service) replayed(ctx context.Context, g *store.Grant) error {
+	if err := s.endSession(ctx, g, brokerv1.SessionEndReason_SESSION_END_REASON_CODE_REPLAYED); err != nil {
+		return err
+	}
+	return fosite.ErrInvalidGrant.WithHint("The authorization code was used already. The session has ended.")
+}
+
+// activation runs after client, code and PKCE have been checked, and before the
+// code is consumed: the resource, then the broker.
+type activation struct {
+	*Service
+	codeGrant
+}
+
+// HandleTokenEndpointRequest implements fosite.TokenEndpointHandler.
+func (h *activation) HandleTokenEndpointRequest(ctx context.Context, r fosite.AccessRequester) error {
+	sess, ok := r.GetSession().(*session)
+	if !ok {
+		return fault.New(fault.Internal, "a foreign session")
+	}
+	if err := h.narrow(sess, r); err != nil {
+		return err
+	}
+	active, err := h.cfg.Broker.ActivateSession(ctx, &brokerv1.ActivateSessionRequest{SessionId: sess.grant.SessionID, ClientId: sess.grant.ClientID})
+	if err != nil {
+		return h.brokerError(ctx, &sess.grant, err)
+	}
+	if active.GetUserId() != sess.grant.UserID {
+		return fault.New(fault.Internal, "the broker names another user than the chain")
+	}
+	sess.capAt(active.GetExpiresAt().AsTime())
+	return nil
+}
+
+// narrow sets what the access token is for (RFC 8707, section 2.2).
+func (s *Service) narrow(sess *session, r fosite.AccessRequester) error {
+	audience, err := s.cfg.Policy.Narrow(sess.grant.Resources, r.GetRequestForm()["resource"])
+	if err != nil {
+		return &fosite.RFC6749Error{ErrorField: resource.ReasonTarget, DescriptionField: err.Error(), CodeField: http.StatusBadRequest}
+	}
+	sess.audience = audience
+	return nil
+}
+
+// brokerError says what it means for a grant that the broker did not confirm its
+// session. Only a certain no is one: otherwise nothing is spent and the client may
+// try again.
+func (s *Service) brokerError(ctx context.Context, g *store.Grant, err error) error {
+	switch fault.KindOf(err) {
+	case fault.Precondition, fault.NotFound, fault.Denied:
+		if endErr := s.cfg.Store.GrantEnded(ctx, g.SessionID); endErr != nil {
+			return endErr
+		}
+		s.audit(ctx, "session.ended", "broker_refused", g)
+		return fosite.ErrInvalidGrant.WithHint("The session has ended; a new login is needed.").WithWrap(causeOf(err))
+	}
+	return fosite.ErrTemporarilyUnavailable.WithHint("Nothing was used up; send the same request again in a moment.").WithWrap(causeOf(err))
+}
+
+// causeOf keeps a broker's error for the logs without its kind deciding the answer.
+func causeOf(err error) error { return &cause{fault.Detail(err)} }
+
+type cause struct{ text string }
+
+func (c *cause) Error() string { return c.text }

@@ -1,0 +1,278 @@
+package grants
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/ory/fosite"
+
+	"chatelaine.dev/internal/fault"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/authserver/internal/store"
+	"chatelaine.dev/services/authserver/internal/web"
+)
+
+// maxFormBytes bounds a request to these endpoints.
+const maxFormBytes = 64 << 10
+
+// Token is POST /oauth/token.
+func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	if err := readForm(w, r); err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	switch grant := r.PostForm.Get("grant_type"); grant {
+	case "authorization_code", "refresh_token":
+	case "":
+		s.refuse(w, r, fosite.ErrInvalidRequest.WithHint("grant_type is missing."))
+		return
+	default:
+		s.refuse(w, r, fosite.ErrUnsupportedGrantType.WithHint("The grant types are authorization_code and refresh_token."))
+		return
+	}
+	request, err := s.provider.NewAccessRequest(ctx, r, newSession(store.Grant{}))
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	response, err := s.provider.NewAccessResponse(ctx, request)
+	if err != nil {
+		s.refuse(w, r, s.raced(ctx, request, err))
+		return
+	}
+	if sess, ok := request.GetSession().(*session); ok {
+		s.audit(ctx, "token.issued", r.PostForm.Get("grant_type"), &sess.grant)
+	}
+	s.provider.WriteAccessResponse(ctx, w, request, response)
+}
+
+// raced turns a code that another request consumed at the same time into what it
+// is, a replay; other errors stay.
+func (s *Service) raced(ctx context.Context, request fosite.AccessRequester, err error) error {
+	sess, ok := request.GetSession().(*session)
+	lost := errors.Is(err, fosite.ErrInvalidatedAuthorizeCode) || fault.ReasonOf(err) == "code_used" || fault.ReasonOf(err) == "grant_not_pending"
+	if !ok || !lost || !request.GetGrantTypes().ExactOne("authorization_code") {
+		return err
+	}
+	return s.replayed(ctx, &sess.grant)
+}
+
+// Revoke is POST /oauth/revoke (RFC 7009). Whatever token of a session is revoked,
+// the session ends everywhere: without it its other tokens would be worth nothing.
+func (s *Service) Revoke(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	g, err := s.presented(w, r)
+	switch {
+	case errors.Is(err, errUnknownToken): // section 2.2: not an error
+	case err != nil:
+		s.refuse(w, r, err)
+		return
+	default:
+		if err := s.endSession(ctx, &g.Grant, brokerv1.SessionEndReason_SESSION_END_REASON_CLIENT_REVOKED); err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+// introspection is the answer of RFC 7662, section 2.2.
+type introspection struct {
+	Active    bool     `json:"active"`
+	Scope     string   `json:"scope,omitempty"`
+	ClientID  string   `json:"client_id,omitempty"`
+	TokenType string   `json:"token_type,omitempty"`
+	ExpiresAt int64    `json:"exp,omitempty"`
+	IssuedAt  int64    `json:"iat,omitempty"`
+	Subject   string   `json:"sub,omitempty"`
+	Audience  []string `json:"aud,omitempty"`
+	Issuer    string   `json:"iss,omitempty"`
+	ID        string   `json:"jti,omitempty"`
+}
+
+// Introspect is POST /oauth/introspect (RFC 7662), for a client and its own tokens:
+// what it learns of others' is that they are not active.
+func (s *Service) Introspect(w http.ResponseWriter, r *http.Request) {
+	p, err := s.presented(w, r)
+	rfc := fosite.ErrorToRFC6749Error(err)
+	switch {
+	case errors.Is(err, errUnknownToken), err != nil && rfc.ErrorField == fosite.ErrUnauthorizedClient.ErrorField:
+		web.JSON(w, http.StatusOK, introspection{})
+		return
+	case err != nil:
+		s.refuse(w, r, err)
+		return
+	case p.Status != store.GrantActive || !p.alive:
+		web.JSON(w, http.StatusOK, introspection{})
+		return
+	}
+	web.JSON(w, http.StatusOK, p.about)
+}
+
+// presented is a token that a client has shown.
+type presented struct {
+	store.Grant
+	alive bool
+	about introspection
+}
+
+// errUnknownToken: no token of ours, or none any more.
+var errUnknownToken = errors.New("unknown token")
+
+// presented authenticates the client and finds the grant of the token that it
+// shows. token_type_hint is not needed: the two kinds look different.
+func (s *Service) presented(w http.ResponseWriter, r *http.Request) (*presented, error) {
+	ctx := r.Context()
+	if err := readForm(w, r); err != nil {
+		return nil, err
+	}
+	client, err := s.provider.AuthenticateClient(ctx, r, r.PostForm)
+	if err != nil {
+		return nil, err
+	}
+	token := r.PostForm.Get("token")
+	if token == "" {
+		return nil, fosite.ErrInvalidRequest.WithHint("token is missing.")
+	}
+	find := s.presentedRefreshToken
+	if strings.Count(token, ".") == 2 {
+		find = s.presentedAccessToken
+	}
+	p, err := find(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	if p.ClientID != client.GetID() {
+		return nil, fosite.ErrUnauthorizedClient.WithHint("The token was issued to another client.")
+	}
+	return p, nil
+}
+
+func (s *Service) presentedRefreshToken(ctx context.Context, token string) (*presented, error) {
+	t, g, err := s.lookup(ctx, token)
+	if err != nil {
+		if errors.Is(err, fosite.ErrInvalidGrant) {
+			return nil, errUnknownToken
+		}
+		return nil, err
+	}
+	return &presented{
+		Grant: *g, alive: !t.Used && isFuture(t.ExpiresAt),
+		about: introspection{
+			Active: true, Scope: scopeText(g.Scopes), ClientID: g.ClientID, TokenType: "refresh_token", ExpiresAt: t.ExpiresAt.Unix(),
+			Subject: g.UserID, Audience: g.Resources, Issuer: s.cfg.Issuer,
+		},
+	}, nil
+}
+
+func (s *Service) presentedAccessToken(ctx context.Context, token string) (*presented, error) {
+	c, err := (&accessTokens{issuer: s.cfg.Issuer, keys: s.cfg.Keys}).verify(token)
+	if err != nil {
+		if fault.KindOf(err) == fault.Unauthenticated {
+			return nil, errUnknownToken
+		}
+		return nil, err
+	}
+	g, err := s.cfg.Store.GrantOfSession(ctx, c.SessionID)
+	if err != nil {
+		if fault.KindOf(err) == fault.NotFound {
+			return nil, errUnknownToken
+		}
+		return nil, err
+	}
+	return &presented{
+		Grant: *g, alive: true,
+		about: introspection{
+			Active: true, Scope: c.Scope, ClientID: c.ClientID, TokenType: "Bearer", ExpiresAt: c.ExpiresAt, IssuedAt: c.IssuedAt,
+			Subject: c.Subject, Audience: c.Audience, Issuer: c.Issuer, ID: c.ID,
+		},
+	}, nil
+}
+
+// readForm reads a form as RFC 6749, appendix B and section 3.2, wants it. Only
+// resource may be repeated (RFC 8707, section 2).
+func readForm(w http.ResponseWriter, r *http.Request) error {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+		return fosite.ErrInvalidRequest.WithHint("The body must be application/x-www-form-urlencoded.")
+	}
+	if err := web.ReadForm(w, r, maxFormBytes); err != nil {
+		if fault.ReasonOf(err) == web.ReasonTooLarge {
+			return &fosite.RFC6749Error{
+				ErrorField: "invalid_request", DescriptionField: "The body is larger than 64 KiB.", CodeField: http.StatusRequestEntityTooLarge,
+			}
+		}
+		return fosite.ErrInvalidRequest.WithHint("The body is not a form.").WithWrap(err)
+	}
+	for name, values := range r.PostForm {
+		if len(values) > 1 && name != "resource" {
+			return fosite.ErrInvalidRequest.WithHint("A parameter is sent more than once.")
+		}
+	}
+	return nil
+}
+
+// refuse writes an error as RFC 6749, section 5.2, has it, and its cause to the
+// log, once.
+func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	e := errorOf(err)
+	level := slog.LevelInfo
+	if e.CodeField >= http.StatusInternalServerError {
+		level = slog.LevelError
+	}
+	attrs := []slog.Attr{slog.String("oauth_error", e.ErrorField), slog.String("client_id", clientIDOf(r)), slog.String("detail", e.GetDescription())}
+	if f, ok := fault.As(err); ok {
+		attrs = append(attrs, fault.Attr(f))
+	} else if c := e.Cause(); c != nil {
+		attrs = append(attrs, slog.String("cause", c.Error()))
+	}
+	s.cfg.Logger.LogAttrs(r.Context(), level, "request refused", attrs...)
+
+	h := w.Header()
+	switch e.CodeField {
+	case http.StatusUnauthorized:
+		if r.Header.Get("Authorization") != "" {
+			h.Set("WWW-Authenticate", `Basic realm="chatelaine"`)
+		}
+	case http.StatusServiceUnavailable:
+		h.Set("Retry-After", "2")
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache")
+	w.WriteHeader(e.CodeField)
+	_ = json.NewEncoder(w).Encode(map[string]string{ // the client went away: nobody to tell
+		"error": e.ErrorField, "error_description": e.GetDescription(),
+	})
+}
+
+// errorOf is the one place where our errors become OAuth's. A fault of ours in the
+// chain comes first: fosite takes a database that is down for an unknown client.
+func errorOf(err error) *fosite.RFC6749Error {
+	if f, ok := fault.As(err); ok {
+		switch f.Kind {
+		case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Exhausted:
+			return fosite.ErrTemporarilyUnavailable.WithHint("Nothing was used up; send the same request again in a moment.")
+		case fault.Internal:
+			return fosite.ErrServerError
+		}
+	}
+	var e *fosite.RFC6749Error
+	if !errors.As(err, &e) || e.CodeField == 0 {
+		return fosite.ErrServerError
+	}
+	return e
+}
+
+func clientIDOf(r *http.Request) string {
+	id := r.PostForm.Get("client_id")
+	if user, _, ok := r.BasicAuth(); ok {
+		id = user
+	}
+	return id[:min(len(id), 64)]
+}

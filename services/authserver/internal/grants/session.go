@@ -1,0 +1,66 @@
+package grants
+
+import (
+	"maps"
+	"time"
+
+	"github.com/ory/fosite"
+
+	"chatelaine.dev/services/authserver/internal/store"
+)
+
+// session is what fosite carries through a request.
+type session struct {
+	grant store.Grant
+	// audience and scopes of the access token that is issued now.
+	audience, scopes []string
+	expires          map[fosite.TokenType]time.Time
+	// again is set when a refresh token comes again within its grace.
+	again *answer
+}
+
+func newSession(g store.Grant) *session {
+	return &session{grant: g, audience: g.Resources, scopes: g.Scopes, expires: map[fosite.TokenType]time.Time{}}
+}
+
+// capAt makes no token outlive the session.
+func (s *session) capAt(end time.Time) {
+	s.grant.ExpiresAt = end
+	for kind, t := range s.expires {
+		if t.After(end) {
+			s.expires[kind] = end
+		}
+	}
+}
+
+// SetExpiresAt implements fosite.Session.
+func (s *session) SetExpiresAt(kind fosite.TokenType, t time.Time) { s.expires[kind] = t }
+
+// GetExpiresAt implements fosite.Session.
+func (s *session) GetExpiresAt(kind fosite.TokenType) time.Time { return s.expires[kind] }
+
+// GetUsername implements fosite.Session; we have none.
+func (s *session) GetUsername() string { return "" }
+
+// GetSubject implements fosite.Session.
+func (s *session) GetSubject() string { return s.grant.UserID }
+
+// Clone implements fosite.Session.
+func (s *session) Clone() fosite.Session {
+	c := *s
+	c.expires = maps.Clone(s.expires)
+	return &c
+}
+
+// asFositeClient shows a registration to fosite.
+func asFositeClient(c *store.Client) fosite.Client {
+	return &fosite.DefaultOpenIDConnectClient{
+		DefaultClient: &fosite.DefaultClient{
+			ID: c.ID, Secret: c.SecretHash, RedirectURIs: c.RedirectURIs, GrantTypes: c.GrantTypes,
+			ResponseTypes: []string{"code"}, Scopes: c.Scopes, Public: c.Public(),
+		},
+		TokenEndpointAuthMethod: c.AuthMethod,
+	}
+}
+
+func isFuture(t time.Time) bool { return time.Now().Before(t) }
