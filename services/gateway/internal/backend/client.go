@@ -68,7 +68,8 @@ type Request struct {
 	// Header is not changed. Headers that are a client's credentials, or concern
 	// its connection only, are left out.
 	Header http.Header
-	// Body is kept until Do returns; nil for none.
+	// Body must not change any more, also after Do has returned: a backend may
+	// answer while it is still being sent. Nil for none.
 	Body []byte
 }
 

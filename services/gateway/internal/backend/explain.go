@@ -98,3 +98,26 @@ func backendName(name string) string {
 	}
 	return "Backend " + name
 }
+
+// Data returns the machine-readable part of a JSON-RPC error: reason, backend
+// and provider, as far as they are known.
+func (e *Explanation) Data() []byte {
+	data := make([]byte, 0, 96)
+	for _, member := range [...][2]string{{"reason", e.Reason}, {"backend", e.Backend}, {"provider", e.Provider}} {
+		if member[1] == "" {
+			continue
+		}
+		sep := byte(',')
+		if len(data) == 0 {
+			sep = '{'
+		}
+		data = append(data, sep, '"')
+		data = append(data, member[0]...)
+		data = append(data, '"', ':')
+		data = jsonrpc.AppendString(data, member[1])
+	}
+	if len(data) == 0 {
+		return nil
+	}
+	return append(data, '}')
+}

@@ -106,12 +106,22 @@ func roots(b *config.Backend, secrets *secret.Resolver) (*x509.CertPool, error) 
 	if err != nil {
 		return nil, fault.Wrap(fault.KindOf(err), err, "backend "+b.Name+": caBundleRef: "+err.Error())
 	}
-	pool, err := x509.SystemCertPool()
+	pool, err := Roots(pem)
 	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "backend "+b.Name+": caBundleRef: "+err.Error())
+	}
+	return pool, nil
+}
+
+// Roots returns the system's certificate authorities and those of a PEM bundle.
+// The error of a bundle without certificates is Invalid.
+func Roots(bundle secret.String) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil { // a machine without any
 		pool = x509.NewCertPool()
 	}
-	if !pool.AppendCertsFromPEM([]byte(pem.Reveal())) {
-		return nil, fault.Newf(fault.Invalid, "backend %s: caBundleRef: %s has no PEM certificate", b.Name, b.CABundle)
+	if !pool.AppendCertsFromPEM([]byte(bundle.Reveal())) {
+		return nil, fault.New(fault.Invalid, "the bundle has no PEM certificate")
 	}
 	return pool, nil
 }
