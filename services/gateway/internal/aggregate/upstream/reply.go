@@ -40,6 +40,17 @@ type RPCError struct {
 	Message jsonrpc.Message
 }
 
+// IsStale reports whether an error means that a peer is to be agreed on anew: the
+// session is lost, or the version of the stateless era is no longer spoken. The
+// backend has then not acted on the request.
+func IsStale(err error, peer *Peer) bool {
+	if isSessionLost(err) {
+		return true
+	}
+	e, ok := errors.AsType[*RPCError](err)
+	return ok && peer.Stateless() && e.Code == jsonrpc.CodeUnsupportedVersion
+}
+
 // Error names the code alone: the text is the backend's.
 func (e *RPCError) Error() string {
 	return "the backend answered with JSON-RPC error " + strconv.Itoa(e.Code)
@@ -61,7 +72,7 @@ func (c *Client) Ask(ctx context.Context, to Target, peer *Peer, head Head, para
 		return nil, err
 	}
 	defer resp.Body.Close()
-	return c.reply(ctx, to.Backend, resp, id)
+	return c.Reply(ctx, to.Backend, resp, id)
 }
 
 // notify sends a notification of ours.
@@ -83,8 +94,8 @@ func (c *Client) Forward(ctx context.Context, to Target, peer *Peer, method stri
 	return nil
 }
 
-// reply reads a response until the answer to the request with that id.
-func (c *Client) reply(ctx context.Context, b *config.Backend, resp *http.Response, id []byte) (*jsonrpc.Message, error) {
+// Reply reads a response until the answer to the request with that id.
+func (c *Client) Reply(ctx context.Context, b *config.Backend, resp *http.Response, id []byte) (*jsonrpc.Message, error) {
 	switch {
 	case resp.StatusCode >= 300:
 		if e := errorAnswer(resp); e != nil {
@@ -132,10 +143,11 @@ func checked(m *jsonrpc.Message, status int) (*jsonrpc.Message, error) {
 	if m.Error.IsZero() {
 		return m, nil
 	}
-	return nil, newRPCError(m, status)
+	return nil, NewRPCError(m, status)
 }
 
-func newRPCError(m *jsonrpc.Message, status int) *RPCError {
+// NewRPCError returns the error that a response with an error stands for.
+func NewRPCError(m *jsonrpc.Message, status int) *RPCError {
 	e := &RPCError{Status: status, Message: *m}
 	code := jsonrpc.Find(m.Raw, m.Error, "code")
 	e.Code, _ = strconv.Atoi(string(code.Of(m.Raw)))
@@ -152,7 +164,7 @@ func errorAnswer(resp *http.Response) *RPCError {
 	if err != nil || !m.IsResponse() || m.Error.IsZero() {
 		return nil
 	}
-	return newRPCError(&m, resp.StatusCode)
+	return NewRPCError(&m, resp.StatusCode)
 }
 
 // Refusal turns a response that is not 2xx into an error, an *RPCError when its

@@ -1,0 +1,176 @@
+package aggregate
+
+import (
+	"cmp"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/sync/singleflight"
+
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/keyring"
+	"chatelaine.dev/internal/telemetry"
+	"chatelaine.dev/services/gateway/internal/accesslog"
+	"chatelaine.dev/services/gateway/internal/aggregate/catalog"
+	"chatelaine.dev/services/gateway/internal/aggregate/lru"
+	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/caller"
+	"chatelaine.dev/services/gateway/internal/sessionid"
+)
+
+// endpoint is what session ids are bound to beside the person.
+const endpoint = "/mcp"
+
+// Defaults of Config.
+const (
+	DefaultHandshakeTimeout = 5 * time.Second
+	DefaultListTimeout      = 5 * time.Second
+)
+
+// nameSeparator stands between the names of a backend and of its tool: the
+// prefixFormat {workload}_ of the resources.
+const nameSeparator = "_"
+
+const (
+	pageCacheBytes  = 64 << 20
+	indexCacheBytes = 64 << 20
+)
+
+// Config makes a Handler.
+type Config struct {
+	// Deployment has the backends. Required.
+	Deployment *config.Deployment
+	// Backends sends requests to them. Required.
+	Backends upstream.Backends
+	// Sessions keeps what session ids cannot carry. Required.
+	Sessions Blobs
+	// Ring seals session ids, cursors and what Sessions keeps. All replicas
+	// have the same keys. Required.
+	Ring *keyring.Ring
+	// Telemetry is required; see telemetry.Discard.
+	Telemetry *telemetry.Telemetry
+	// Version is the gateway's own, for clients to see.
+	Version string
+	// HandshakeTimeout bounds the handshake with one backend, ListTimeout one
+	// page of its lists. Zero means the defaults.
+	HandshakeTimeout, ListTimeout time.Duration
+	// Unauthorized answers a request whose access token the broker no longer
+	// accepts: 401 with a challenge, and text. Nil: a bare 401.
+	Unauthorized func(w http.ResponseWriter, r *http.Request, text string)
+}
+
+// Handler serves the endpoint. Its caches hold nothing that another replica
+// could not find out for itself.
+type Handler struct {
+	deployment   *config.Deployment
+	client       *upstream.Client
+	sessions     *sessions
+	reached      *reached
+	names        catalog.Names
+	store        *store
+	logger       *slog.Logger
+	version      string
+	unauthorized func(http.ResponseWriter, *http.Request, string)
+
+	handshakeTimeout, listTimeout time.Duration
+
+	// pages are the lists that backends showed last, by identity.
+	pages *lru.Cache[*catalog.Page]
+	// indexes are the owners of URIs, by identity.
+	indexes *lru.Cache[*catalog.Index]
+	loads   singleflight.Group
+	// slow are the backends that did not answer in time: until when (Unix
+	// nanoseconds) lists do not wait for them.
+	slow map[string]*atomic.Int64
+	// bridged are the calls of session clients at stateless backends, by session
+	// and id, with the function that cancels them.
+	bridged sync.Map
+
+	gaps metric.Int64Counter
+	now  func() time.Time
+}
+
+// New makes the handler. The resource server in front of it has put the caller
+// into the request's context.
+func New(cfg Config) (*Handler, error) {
+	if cfg.Deployment == nil || cfg.Backends == nil || cfg.Sessions == nil || cfg.Ring == nil || cfg.Telemetry == nil {
+		return nil, fault.New(fault.Internal, "aggregate: Deployment, Backends, Sessions, Ring and Telemetry are required")
+	}
+	gaps, err := cfg.Telemetry.Meter.Meter("chatelaine.dev/services/gateway").Int64Counter("gateway.aggregate.gaps",
+		metric.WithDescription("Backends that were missing from a handshake or a list."))
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")
+	}
+	h := &Handler{
+		deployment: cfg.Deployment, client: upstream.New(cfg.Backends), logger: cfg.Telemetry.Logger,
+		store: &store{blobs: cfg.Sessions, ring: cfg.Ring}, version: cmp.Or(cfg.Version, "dev"),
+		handshakeTimeout: cmp.Or(cfg.HandshakeTimeout, DefaultHandshakeTimeout),
+		listTimeout:      cmp.Or(cfg.ListTimeout, DefaultListTimeout),
+		pages:            lru.New[*catalog.Page](pageCacheBytes, 0),
+		indexes:          lru.New[*catalog.Index](indexCacheBytes, 0),
+		slow:             make(map[string]*atomic.Int64, len(cfg.Deployment.Backends)),
+		unauthorized:     cfg.Unauthorized, gaps: gaps, now: time.Now,
+	}
+	if h.unauthorized == nil {
+		h.unauthorized = func(w http.ResponseWriter, _ *http.Request, text string) { http.Error(w, text, http.StatusUnauthorized) }
+	}
+	for i := range cfg.Deployment.Backends {
+		h.slow[cfg.Deployment.Backends[i].Name] = &atomic.Int64{}
+	}
+	h.names = catalog.Names{
+		Separator: nameSeparator,
+		Known:     func(name string) bool { return h.slow[name] != nil },
+	}
+	h.sessions = &sessions{
+		sealer: sessionid.NewSealer(cfg.Ring), store: h.store, client: h.client, logger: h.logger,
+		opened: lru.New[*session](sessionCacheBytes, 0), now: time.Now, timeout: h.handshakeTimeout,
+	}
+	h.reached = &reached{
+		client: h.client, cache: lru.New[*reachedPeer](reachCache, 0), now: time.Now, timeout: h.handshakeTimeout,
+	}
+	return h, nil
+}
+
+// ServeHTTP serves MCP's Streamable HTTP transport, of both eras.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	who, ok := caller.FromContext(r.Context())
+	if !ok { // only a mistake in the wiring leaves a request without a caller
+		h.logger.ErrorContext(r.Context(), "request without a caller")
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	switch r.Method {
+	case http.MethodPost:
+		h.post(w, r, who)
+	case http.MethodGet:
+		accesslog.From(r.Context()).Method = "stream"
+		h.listen(w, r, who)
+	case http.MethodDelete:
+		accesslog.From(r.Context()).Method = "end"
+		h.end(w, r, who)
+	default:
+		methodNotAllowed(w, r)
+	}
+}
+
+// end ends a session (MCP 2025-11-25, Streamable HTTP, Session Management).
+func (h *Handler) end(w http.ResponseWriter, r *http.Request, who *caller.Caller) {
+	id, ok := sessionOf(w, r)
+	if !ok {
+		return
+	}
+	s, err := h.sessions.open(r.Context(), who, id, true)
+	if err == nil {
+		err = h.sessions.end(r.Context(), who, s, h.deployment.Backend)
+	}
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
