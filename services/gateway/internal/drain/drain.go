@@ -11,6 +11,7 @@ package drain
 
 import (
 	"context"
+	"net/http"
 
 	"chatelaine.dev/internal/fault"
 )
@@ -42,4 +43,17 @@ func (d *Drainer) Attach(ctx context.Context) (attached context.Context, detach 
 		stop()
 		cancel(nil)
 	}
+}
+
+// Streams attaches the GET requests of next, which are streams that last for as
+// long as the client likes.
+func (d *Drainer) Streams(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			ctx, detach := d.Attach(r.Context())
+			defer detach()
+			r = r.WithContext(ctx)
+		}
+		next.ServeHTTP(w, r)
+	})
 }

@@ -1,0 +1,304 @@
+package passthrough
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/gateway/internal/accesslog"
+	"chatelaine.dev/services/gateway/internal/backend"
+	"chatelaine.dev/services/gateway/internal/caller"
+	"chatelaine.dev/services/gateway/internal/drain"
+	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/sessionid"
+)
+
+// DefaultMaxBody bounds a request's body in bytes.
+const DefaultMaxBody = 4 << 20
+
+// Backends sends a request to a backend; see backend.Client.
+type Backends interface {
+	Do(ctx context.Context, c *caller.Caller, b *config.Backend, r *backend.Request) (*http.Response, error)
+}
+
+// Challenger answers requests whose access token is no longer good; see
+// resource.Server.
+type Challenger interface {
+	Challenge(w http.ResponseWriter, r *http.Request, backend string, err error)
+}
+
+// Config makes a Handler.
+type Config struct {
+	// Backend that is served. Required.
+	Backend *config.Backend
+	// Backends, Sessions, Challenger and Drainer are required.
+	Backends   Backends
+	Sessions   *sessionid.Sealer
+	Challenger Challenger
+	Drainer    *drain.Drainer
+	// MaxBody bounds a request's body in bytes; zero means DefaultMaxBody.
+	MaxBody int64
+}
+
+// Handler serves one backend. It expects the caller in the request's context.
+type Handler struct {
+	cfg      Config
+	endpoint string
+	chunks   sync.Pool // of *[]byte, to copy answers with
+}
+
+const chunkSize = 32 << 10
+
+// New makes a handler.
+func New(cfg Config) *Handler {
+	if cfg.MaxBody <= 0 {
+		cfg.MaxBody = DefaultMaxBody
+	}
+	return &Handler{
+		cfg: cfg, endpoint: "/mcp/" + cfg.Backend.Name,
+		chunks: sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }},
+	}
+}
+
+// exchange is one request on its way through.
+type exchange struct {
+	h   *Handler
+	w   http.ResponseWriter
+	r   *http.Request
+	who *caller.Caller
+	rec *accesslog.Record
+	// sealed is the client's session id, session what it holds; empty for none.
+	sealed, session string
+	// message of a POST; zero for other methods and for batches.
+	message jsonrpc.Message
+	// stateless is true in the era without sessions.
+	stateless bool
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{h: h, w: w, r: r, rec: accesslog.From(r.Context())}
+	x.rec.Backend = h.cfg.Backend.Name
+	who, ok := caller.FromContext(r.Context())
+	if !ok { // a handler without resource.Protect in front of it must not work
+		x.rec.Fail(accesslog.OutcomeRefused, "no_caller")
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	x.who = who
+	x.stateless = r.Header.Get(headerVersion) >= firstStateless
+	switch r.Method {
+	case http.MethodPost:
+		x.post()
+	case http.MethodGet:
+		x.rec.Method = "stream"
+		x.listen()
+	case http.MethodDelete:
+		x.rec.Method = "end"
+		if x.openSession() {
+			x.forward(r.Context(), nil)
+		}
+	default:
+		x.rec.Fail(accesslog.OutcomeRefused, "method")
+		w.Header().Set("Allow", "GET, POST, DELETE, OPTIONS")
+		x.refuse(http.StatusMethodNotAllowed, jsonrpc.CodeInvalidRequest, "this method is not allowed")
+	}
+}
+
+// listen opens the backend's stream of messages, for as long as the token that
+// it was opened with is good.
+func (x *exchange) listen() {
+	if !x.openSession() {
+		return
+	}
+	ctx, detach := x.h.cfg.Drainer.Attach(x.r.Context())
+	defer detach()
+	if !x.who.ExpiresAt.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, x.who.ExpiresAt.Add(time.Minute), errTokenExpired())
+		defer cancel()
+	}
+	x.forward(ctx, nil)
+}
+
+func errTokenExpired() error {
+	return fault.New(fault.Unauthenticated, "the access token has expired").WithReason("TOKEN_EXPIRED")
+}
+
+func (x *exchange) post() {
+	if mediaType, _, err := mime.ParseMediaType(x.r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
+		x.rec.Fail(accesslog.OutcomeRefused, "content_type")
+		x.refuse(http.StatusUnsupportedMediaType, jsonrpc.CodeInvalidRequest, "Content-Type must be application/json")
+		return
+	}
+	body, err := readBody(x.r, x.h.cfg.MaxBody)
+	switch {
+	case errors.Is(err, errTooLarge):
+		x.rec.Fail(accesslog.OutcomeRefused, "too_large")
+		x.w.Header().Set("Connection", "close") // the rest of the body is not read
+		x.refuse(http.StatusRequestEntityTooLarge, jsonrpc.CodeInvalidRequest, "the message is too large")
+		return
+	case err != nil:
+		x.rec.Fail(accesslog.OutcomeCanceled, "body")
+		x.refuse(http.StatusBadRequest, jsonrpc.CodeParse, "the message could not be read")
+		return
+	}
+	if !x.readMessage(body) || !x.openSession() {
+		return
+	}
+	ctx := x.r.Context()
+	if x.message.Method == "subscriptions/listen" { // lasts as long as the client likes
+		var detach func()
+		ctx, detach = x.h.cfg.Drainer.Attach(ctx)
+		defer detach()
+	}
+	x.forward(ctx, body)
+}
+
+// maxBatch bounds a batch; MCP has them in 2025-03-26 only.
+const maxBatch = 100
+
+// readMessage looks at the body without decoding it. It reports whether to go on.
+func (x *exchange) readMessage(body []byte) bool {
+	if jsonrpc.IsBatch(body) && !x.stateless {
+		x.rec.Method = "batch"
+		spans, err := jsonrpc.Batch(body, maxBatch)
+		for i := 0; err == nil && i < len(spans); i++ {
+			_, err = jsonrpc.Parse(spans[i].Of(body))
+		}
+		if err != nil {
+			x.refuseMessage(nil, err)
+			return false
+		}
+		return true
+	}
+	m, err := jsonrpc.Parse(body)
+	if err != nil {
+		x.refuseMessage(m.RawID(), err)
+		return false
+	}
+	x.message = m
+	x.rec.Method = m.Method
+	if m.IsResponse() {
+		x.rec.Method = "answer"
+	}
+	x.rec.Tool, _ = m.Target()
+	if !x.stateless {
+		return true
+	}
+	if p := checkStateless(x.r.Header, &m); p != nil {
+		x.rec.Fail(accesslog.OutcomeRefused, p.reason)
+		x.refuse(http.StatusBadRequest, p.code, p.text)
+		return false
+	}
+	return true
+}
+
+func (x *exchange) refuseMessage(id []byte, err error) {
+	x.rec.Fail(accesslog.OutcomeRefused, "malformed")
+	jsonrpc.WriteError(x.w, http.StatusBadRequest, id, jsonrpc.CodeOf(err), err.Error())
+}
+
+// openSession opens the client's session id. It reports whether to go on.
+func (x *exchange) openSession() bool {
+	x.sealed = x.r.Header.Get(headerSession)
+	if x.sealed == "" || x.stateless { // the stateless era has no sessions: not looked at
+		x.sealed = ""
+		return true
+	}
+	session, err := x.h.cfg.Sessions.Open(x.who, x.h.endpoint, x.sealed)
+	if err == nil {
+		x.session, _ = session.Backend(x.h.cfg.Backend.Name)
+		return true
+	}
+	x.rec.Fail(accesslog.OutcomeRefused, sessionid.ReasonUnknown)
+	x.refuse(http.StatusNotFound, jsonrpc.CodeSessionUnknown, "session not found")
+	return false
+}
+
+// forward sends the request on and the answer back.
+func (x *exchange) forward(ctx context.Context, body []byte) {
+	resp, err := x.h.cfg.Backends.Do(ctx, x.who, x.h.cfg.Backend, &backend.Request{
+		Method: x.r.Method, Header: x.header(), Body: body,
+	})
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= http.StatusInternalServerError {
+		x.rec.Fail(accesslog.OutcomeFailed, "backend_status")
+		if x.probing() {
+			_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
+			x.notFound()
+			return
+		}
+	}
+	if !x.answerHeader(resp) {
+		return
+	}
+	if err := x.stream(resp); err != nil {
+		x.broken(ctx, resp, err)
+	}
+}
+
+// probing reports whether the client asks which era the backend belongs to. A
+// good token never earns 401 or 5xx for that: clients would not fall back.
+func (x *exchange) probing() bool {
+	return x.message.Method == "server/discover" && x.message.IsRequest()
+}
+
+// notFound is how a server says that it knows nothing of the stateless era.
+func (x *exchange) notFound() {
+	x.refuse(http.StatusNotFound, jsonrpc.CodeMethodNotFound, "method not found")
+}
+
+// refuse answers with a JSON-RPC error, to the request's id where it has one.
+func (x *exchange) refuse(status, code int, text string) {
+	var id []byte
+	if x.message.IsRequest() {
+		id = x.message.RawID()
+	}
+	jsonrpc.WriteError(x.w, status, id, code, text)
+}
+
+// header is what of the client's header concerns the backend. It is a list of
+// what passes, not of what does not: a backend may believe headers that a proxy
+// of its own would have set.
+func (x *exchange) header() http.Header {
+	h := make(http.Header, 10)
+	for name, values := range x.r.Header {
+		if passes(name) {
+			h[name] = values
+		}
+	}
+	if x.session != "" {
+		h[headerSession] = []string{x.session}
+	}
+	return h
+}
+
+const (
+	headerVersion  = "Mcp-Protocol-Version"
+	headerSession  = "Mcp-Session-Id"
+	headerMethod   = "Mcp-Method"
+	headerName     = "Mcp-Name"
+	prefixParam    = "Mcp-Param-"
+	firstStateless = "2026-07-28"
+)
+
+func passes(name string) bool {
+	switch name {
+	case "Accept", "Accept-Language", "Content-Type", "User-Agent", "Last-Event-Id",
+		headerVersion, headerMethod, headerName:
+		return true
+	}
+	return strings.HasPrefix(name, prefixParam)
+}
