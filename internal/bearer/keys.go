@@ -64,6 +64,7 @@ type keySet struct {
 	fetched   time.Time // last success
 	attempted time.Time // last attempt
 	failure   error     // of the last attempt
+	fetching  bool      // a fetch is on its way
 	unknown   map[string]time.Time
 }
 
@@ -78,7 +79,9 @@ func (s *keySet) find(ctx context.Context, kid, alg string) ([]any, uint64, erro
 		// One fetch for all that wait. It is not this caller's: another one may
 		// need it after this one has gone.
 		result := s.flight.DoChan("", func() (any, error) {
-			s.refresh(context.WithoutCancel(ctx))
+			if s.begin(kid, len(keys) > 0) {
+				s.refresh(context.WithoutCancel(ctx))
+			}
 			return nil, nil
 		})
 		select {
@@ -106,10 +109,30 @@ func (s *keySet) lookup(kid, alg string) (keys []any, generation uint64) {
 	return keys, s.generation.Load()
 }
 
-// wants decides whether to fetch.
+// wants decides whether to wait for a fetch: one that is due, or, without a key,
+// one that is on its way. With a key nobody waits for another caller's fetch.
 func (s *keySet) wants(kid string, known bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.fetching {
+		return !known
+	}
+	return s.due(kid, known)
+}
+
+// begin claims a fetch unless somebody made one since wants was asked.
+func (s *keySet) begin(kid string, known bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fetching || !s.due(kid, known) {
+		return false
+	}
+	s.fetching, s.attempted = true, s.cfg.Now()
+	return true
+}
+
+// due is the rate limit. The caller holds mu.
+func (s *keySet) due(kid string, known bool) bool {
 	now := s.cfg.Now()
 	interval := retryAfter
 	if len(s.keys) == 0 {
@@ -148,7 +171,6 @@ func (s *keySet) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	s.mu.Lock()
-	s.attempted = s.cfg.Now()
 	url := s.jwksURL
 	s.mu.Unlock()
 
@@ -156,7 +178,7 @@ func (s *keySet) refresh(ctx context.Context) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failure = err
+	s.fetching, s.failure = false, err
 	if err != nil {
 		s.jwksURL = "" // it may have moved: discover again
 		return
