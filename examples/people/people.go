@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 
@@ -177,6 +178,9 @@ func (d *Directory) SignIn(username, password string) (Person, bool) {
 	}
 	return d.people[found], true
 }
+
+// All returns everybody, in the order of the file.
+func (d *Directory) All() []Person { return slices.Clone(d.people) }
 
 // ByCorpID returns the person with that subject at corp.
 func (d *Directory) ByCorpID(id string) (Person, bool) {
