@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -224,11 +225,15 @@ type withHeader struct{ header http.Header }
 
 func (h withHeader) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	for k, v := range h.header {
-		r.Header[k] = v
+	maps.Copy(r.Header, h.header)
+	if tp, ok := r.Context().Value(traceKey{}).(string); ok {
+		r.Header.Set("Traceparent", tp)
 	}
 	return http.DefaultTransport.RoundTrip(r)
 }
+
+// traceKey is the context key of the traceparent that a call is to have.
+type traceKey struct{}
 
 // connect is the SDK's own client at a protocol version.
 func connect(t *testing.T, endpoint, version string, header http.Header, opts *mcp.ClientOptions) (*mcp.ClientSession, error) {
@@ -289,9 +294,7 @@ func raw(t *testing.T, endpoint, method string, header http.Header) (int, http.H
 		"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"},
 		"Mcp-Protocol-Version": {"2026-07-28"}, "Mcp-Method": {method},
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -352,17 +352,16 @@ func TestToolsCallOnInTheTraceOfTheirRequest(t *testing.T) {
 	tok := token(t, w.octohubAuth, "alice")
 	const trace = "0af7651916cd43dd8448eb211c80319c"
 	for _, era := range []string{"2025-11-25", "2026-07-28"} {
-		header := bearer(tok)
-		s, err := connect(t, w.repos.url, era, header, nil)
+		s, err := connect(t, w.repos.url, era, bearer(tok), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		// Only this call has the trace: in a session the first request had none.
-		header["Traceparent"] = []string{"00-" + trace + "-b7ad6b7169203331-01"}
+		ctx := context.WithValue(t.Context(), traceKey{}, "00-"+trace+"-b7ad6b7169203331-01")
 		for len(w.outbound.traceparents) > 0 {
 			<-w.outbound.traceparents
 		}
-		call(t.Context(), t, s, "list_repositories", map[string]any{}, nil)
+		call(ctx, t, s, "list_repositories", map[string]any{}, nil)
 		var joined []string
 		for len(w.outbound.traceparents) > 0 {
 			if tp := <-w.outbound.traceparents; strings.Contains(tp, trace) {
@@ -372,7 +371,6 @@ func TestToolsCallOnInTheTraceOfTheirRequest(t *testing.T) {
 		if len(joined) < 2 {
 			t.Errorf("%s: %d of the tool's calls joined the trace", era, len(joined))
 		}
-		delete(header, "Traceparent")
 	}
 }
 
