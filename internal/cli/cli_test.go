@@ -1,0 +1,223 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/alecthomas/kong"
+
+	"chatelaine.dev/internal/cli"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/outbound"
+	"chatelaine.dev/internal/pgtest"
+	"chatelaine.dev/internal/postgres"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+type flags struct {
+	cli.Config
+	cli.Telemetry
+	cli.Admin
+	cli.TLS
+	cli.Database
+	cli.Dial
+	PublicAddress string `default:":8080" help:"Where to serve."`
+}
+
+// outcome is what one run did.
+type outcome struct {
+	status         int
+	stdout, stderr string
+	flags          *flags
+	validated      string
+}
+
+func run(t *testing.T, args ...string) outcome {
+	t.Helper()
+	var o outcome
+	var stdout, stderr bytes.Buffer
+	o.status = cli.Program[flags]{
+		Name: "ledgerd", Summary: "Keeps a ledger.", AdminAddress: ":8081",
+		Vars: kong.Vars{"unused": "x"},
+		Serve: func(_ context.Context, f *flags) error {
+			o.flags = f
+			return nil
+		},
+		Validate: func(_ context.Context, path string, out io.Writer) error {
+			o.validated = path
+			fmt.Fprintln(out, "looked at", path)
+			if strings.HasSuffix(path, "bad") {
+				return fault.New(fault.Invalid, "2 problems")
+			}
+			return nil
+		},
+		Migrations: func() (postgres.Migrations, error) {
+			return postgres.Migrations{Schema: "ledger", Command: "ledgerd migrate", FS: fstest.MapFS{
+				"0001_a.sql": {Data: []byte("-- +goose Up\nCREATE TABLE ledger.a (n int);\n")},
+			}}, nil
+		},
+	}.Run(args, &stdout, &stderr)
+	o.stdout, o.stderr = stdout.String(), stderr.String()
+	return o
+}
+
+func serveArgs(more ...string) []string {
+	return append([]string{"serve", "--config", "conf", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"}, more...)
+}
+
+func TestFlagsReachTheService(t *testing.T) {
+	o := run(t, serveArgs("--database-url", "postgres://app@db/x", "--dial", "localhost:8080=authserver:8080", "--dial", "A:1=b:2",
+		"--log-level", "debug", "--otlp-endpoint", "collector:4317", "--trace-sample-ratio", "0.25")...)
+	if o.status != 0 || o.flags == nil {
+		t.Fatalf("status %d: %s", o.status, o.stderr)
+	}
+	f := o.flags
+	url, err := f.URL()
+	if err != nil || url.Reveal() != "postgres://app@db/x" {
+		t.Errorf("URL: %v", err)
+	}
+	dials, err := f.Dials()
+	if to, ok := dials.Target("localhost:8080"); err != nil || !ok || to != "authserver:8080" || len(dials) != 2 {
+		t.Errorf("dials %v, %v", dials, err)
+	}
+	opts := f.Telemetry.Options("ledgerd")
+	if opts.LogLevel != slog.LevelDebug || opts.OTLPEndpoint != "collector:4317" || opts.SampleRatio != 0.25 || opts.LogFormat != "json" || opts.Version == "" {
+		t.Errorf("telemetry %+v", opts)
+	}
+	if f.AdminAddress != ":8081" || f.PublicAddress != ":8080" || f.Config.Path != "conf" || f.Files().CA != "a" || f.DatabaseMaxConns != 16 {
+		t.Errorf("flags %+v", f)
+	}
+}
+
+func TestEveryFlagHasATwinInTheEnvironment(t *testing.T) {
+	for name, value := range map[string]string{
+		"CHATELAINE_CONFIG": "conf", "CHATELAINE_TLS_CERT": "c", "CHATELAINE_TLS_KEY": "k", "CHATELAINE_TLS_CA": "a",
+		"CHATELAINE_DATABASE_URL": "postgres://app:hunter2@db/x", "CHATELAINE_PUBLIC_ADDRESS": ":9",
+		"CHATELAINE_DIAL": "a:1=b:1,c:1=d:1", "CHATELAINE_OTLP_INSECURE": "true", "CHATELAINE_ADMIN_ADDRESS": ":10",
+	} {
+		t.Setenv(name, value)
+	}
+	o := run(t, "serve")
+	if o.status != 0 {
+		t.Fatalf("status %d: %s", o.status, o.stderr)
+	}
+	url, err := o.flags.URL()
+	if err != nil || url.Reveal() != "postgres://app:hunter2@db/x" { // a password is welcome here
+		t.Errorf("URL: %v", err)
+	}
+	if o.flags.PublicAddress != ":9" || !o.flags.OTLPInsecure || o.flags.AdminAddress != ":10" || len(o.flags.Dial.Dial) != 2 {
+		t.Errorf("flags %+v", o.flags)
+	}
+	// The command line wins, and with it in force its rule.
+	if o := run(t, "serve", "--database-url", "postgres://app:other@db/x"); o.status != 2 {
+		t.Errorf("status %d", o.status)
+	}
+}
+
+func TestAPasswordOnTheCommandLineIsRefusedAndNotRepeated(t *testing.T) {
+	for _, args := range [][]string{
+		serveArgs("--database-url", "postgres://app:hunter2@db/x"),
+		serveArgs("--database-url=host=db password=hunter2"),
+		{"migrate", "--database-url", "postgres://app@db/x?password=hunter2"},
+	} {
+		o := run(t, args...)
+		if o.status != 2 || o.flags != nil || strings.Contains(o.stderr+o.stdout, "hunter2") ||
+			!strings.Contains(o.stderr, "CHATELAINE_DATABASE_URL") || !strings.Contains(o.stderr, "--database-url-file") {
+			t.Errorf("status %d: %s", o.status, o.stderr)
+		}
+	}
+}
+
+func TestTheDatabaseURLComesFromOnePlace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(file, []byte("postgres://app:hunter2@db/x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := run(t, serveArgs("--database-url-file", file)...)
+	if opts, err := o.flags.Database.Options("ledgerd"); err != nil || opts.URL.Reveal() != "postgres://app:hunter2@db/x" || opts.Application != "ledgerd" {
+		t.Errorf("from a file: %v", err)
+	}
+	o = run(t, serveArgs("--database-url-file", file, "--database-url", "postgres://db/x")...)
+	if _, err := o.flags.URL(); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "exclude") {
+		t.Errorf("both: %v", err)
+	}
+	o = run(t, serveArgs()...)
+	if _, err := o.flags.URL(); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "--database-url") {
+		t.Errorf("none: %v", err)
+	}
+}
+
+func TestWrongFlagsAreOneLineAndStatusTwo(t *testing.T) {
+	for name, args := range map[string][]string{
+		"unknown": serveArgs("--nope"), "missing": {"serve"}, "no command": {}, "bad level": serveArgs("--log-level", "loud"),
+		"bad format": serveArgs("--log-format", "xml"),
+	} {
+		o := run(t, args...)
+		if o.status != 2 || !strings.HasPrefix(o.stderr, "ledgerd: ") || strings.Count(o.stderr, "\n") != 1 {
+			t.Errorf("%s: status %d, %q", name, o.status, o.stderr)
+		}
+	}
+}
+
+func TestBadDialsAreNamed(t *testing.T) {
+	t.Parallel()
+	for _, list := range [][]string{{"nonsense"}, {"a:1=b:1", "A:1=c:1"}} {
+		if dials, err := (&cli.Dial{Dial: list}).Dials(); fault.KindOf(err) != fault.Invalid || !strings.HasPrefix(err.Error(), "--dial: ") {
+			t.Errorf("%v: %v, %v", list, dials, err)
+		}
+	}
+	if dials, err := (&cli.Dial{}).Dials(); err != nil || len(dials) != len(outbound.Dials{}) {
+		t.Errorf("%v, %v", dials, err)
+	}
+}
+
+func TestValidateAndVersion(t *testing.T) {
+	if o := run(t, "validate", "--config", "some/dir"); o.status != 0 || o.validated != "some/dir" || o.stdout != "looked at some/dir\n" {
+		t.Errorf("%+v", o)
+	}
+	if o := run(t, "validate", "--config", "bad"); o.status != 2 || o.stderr != "ledgerd: 2 problems\n" {
+		t.Errorf("%+v", o)
+	}
+	if o := run(t, "version"); o.status != 0 || !strings.HasPrefix(o.stdout, "ledgerd ") {
+		t.Errorf("%+v", o)
+	}
+	if o := run(t, "serve", "--help"); o.status != 0 || !strings.Contains(o.stdout, "CHATELAINE_DATABASE_URL") || o.stderr != "" {
+		t.Errorf("status %d, %q", o.status, o.stderr)
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	url := pgtest.URL(t)
+	t.Setenv("CHATELAINE_DATABASE_URL", url.Reveal())
+	for _, want := range []string{"1 migrations applied", "0 migrations applied"} {
+		if o := run(t, "migrate"); o.status != 0 || !strings.Contains(o.stdout, want) {
+			t.Errorf("status %d, %q, %q", o.status, o.stdout, o.stderr)
+		}
+	}
+	t.Setenv("CHATELAINE_DATABASE_URL", "postgres://app:hunter2@127.0.0.1:1/x")
+	if o := run(t, "migrate"); o.status != 1 || !strings.Contains(o.stderr, "not available") || strings.Contains(o.stderr, "hunter2") {
+		t.Errorf("status %d, %q", o.status, o.stderr)
+	}
+}
+
+func TestAServiceWithoutADatabaseHasNoMigrate(t *testing.T) {
+	t.Parallel()
+	var stderr bytes.Buffer
+	p := cli.Program[struct{ cli.Config }]{Name: "gateway", Serve: func(context.Context, *struct{ cli.Config }) error { return errors.New("stop") }}
+	if status := p.Run([]string{"migrate"}, io.Discard, &stderr); status != 2 {
+		t.Errorf("status %d", status)
+	}
+	if status := p.Run([]string{"serve", "--config", "x"}, io.Discard, &stderr); status != 1 || !strings.Contains(stderr.String(), "gateway: stop\n") {
+		t.Errorf("status %d, %q", status, &stderr)
+	}
+}
