@@ -67,7 +67,7 @@ func (t *recordingTransport) RoundTrip(r *http.Request) (*http.Response, error) 
 
 func late(t *testing.T) (string, *http.Handler) {
 	t.Helper()
-	h := http.Handler(http.NotFoundHandler())
+	h := http.NotFoundHandler()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r) }))
 	t.Cleanup(func() {
 		srv.CloseClientConnections()

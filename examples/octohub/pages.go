@@ -88,8 +88,12 @@ func (p params) scopes() []string {
 // fields are what the form carries, and what its token covers.
 func (p params) fields() []page.Field {
 	return []page.Field{
-		{Name: "client_id", Value: p.client.ID}, {Name: "redirect_uri", Value: p.redirectURI}, {Name: "state", Value: p.state},
-		{Name: "scope", Value: p.scope}, {Name: "code_challenge", Value: p.challenge}, {Name: "code_challenge_method", Value: p.challengeMethod},
+		{Name: "client_id", Value: p.client.ID},
+		{Name: "redirect_uri", Value: p.redirectURI},
+		{Name: "state", Value: p.state},
+		{Name: "scope", Value: p.scope},
+		{Name: "code_challenge", Value: p.challenge},
+		{Name: "code_challenge_method", Value: p.challengeMethod},
 	}
 }
 

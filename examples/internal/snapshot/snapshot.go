@@ -123,7 +123,7 @@ func replace(path string, data []byte) (err error) {
 	defer func() {
 		if err != nil {
 			f.Close()
-			os.Remove(f.Name())
+			_ = os.Remove(f.Name()) // the error that matters is err
 		}
 	}()
 	if _, err = f.Write(data); err != nil {
