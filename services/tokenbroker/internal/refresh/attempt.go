@@ -1,0 +1,257 @@
+package refresh
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"time"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+	"chatelaine.dev/services/tokenbroker/internal/reason"
+	"chatelaine.dev/services/tokenbroker/internal/revoke"
+	"chatelaine.dev/services/tokenbroker/internal/seal"
+	"chatelaine.dev/services/tokenbroker/internal/store"
+	"chatelaine.dev/services/tokenbroker/internal/upstream"
+)
+
+// attempt renews one version, or waits for whoever is at it. It returns true when
+// the connection has a newer version.
+func (r *Refresher) attempt(ctx context.Context, connectionID string, version int64, forced bool) (bool, error) {
+	for {
+		c, err := r.cfg.Reader.Connection(ctx, connectionID)
+		if err != nil {
+			return false, err
+		}
+		provider, err := r.cfg.Find(c.Provider, c.Realm)
+		if err != nil {
+			return false, connectionRequired(c.Provider)
+		}
+		action, err := r.decide(ctx, c, provider, version, forced)
+		switch {
+		case err != nil || action == doNothing:
+			return false, err
+		case action == isRenewed:
+			return true, nil
+		case action == tryNow:
+			renewed, took, err := r.try(ctx, c, provider, forced)
+			if took {
+				return renewed, err
+			}
+		}
+		if err := pause(ctx, pollEvery); err != nil { // somebody else is at it
+			return false, err
+		}
+	}
+}
+
+// action is what the state of a row asks for.
+type action int
+
+const (
+	doNothing action = iota // a renewal can bring nothing now
+	isRenewed               // there is a newer version
+	tryNow                  // nobody is at it
+	waitForIt               // somebody is
+)
+
+func (r *Refresher) decide(ctx context.Context, c *store.Connection, p Provider, version int64, forced bool) (action, error) {
+	switch clock := c.Clock; {
+	case c.Status == store.ConnectionDisconnected:
+		return doNothing, connectionRequired(c.Provider)
+	case c.Status == store.ConnectionReauthenticate:
+		return doNothing, reauthenticate(c.Provider)
+	case c.Version != version:
+		return isRenewed, nil
+	case !c.Refreshable:
+		return doNothing, nil
+	case clock.LeaseRemaining > 0:
+		return waitForIt, nil
+	case clock.InDoubt && (clock.DoubtfulAttempts >= maxDoubtful || !inDoubtRetry(p)):
+		return r.giveUpDoubt(ctx, c)
+	case clock.RetryIn > 0:
+		return doNothing, unavailable(c.Provider, clock.RetryIn)
+	case forced && clock.ForcedAgo >= 0 && clock.ForcedAgo < r.cfg.ForcedInterval:
+		return doNothing, nil
+	}
+	return tryNow, nil
+}
+
+// giveUpDoubt asks for a new login when nobody knows what the last attempt did.
+// Nothing is known of the person's grant either, so their sessions stay usable.
+func (r *Refresher) giveUpDoubt(ctx context.Context, c *store.Connection) (action, error) {
+	rec := record(ctx, c, audit.ConnectionRefreshFailed, reason.ReauthenticationRequired)
+	changed, err := r.cfg.Leases.RequireReauthentication(ctx, store.Refusal{
+		ConnectionID: c.ID, PresentedVersion: c.Version, OnlyInDoubt: true, Record: rec,
+	})
+	if err != nil || !changed { // not changed: somebody has taken the last attempt
+		return waitForIt, err
+	}
+	r.cfg.Audit.Log(ctx, rec)
+	return doNothing, reauthenticate(c.Provider)
+}
+
+// try makes one attempt under a lease; took is false when somebody else was faster.
+func (r *Refresher) try(ctx context.Context, c *store.Connection, p Provider, forced bool) (renewed, took bool, err error) {
+	tokens, err := r.cfg.Sealer.OpenTokens(ctx, c.Sealed, c.Place())
+	if err != nil {
+		return false, true, err
+	}
+	// Counted from before the lease is taken, so that a process that was suspended
+	// in between cannot call after its lease has ended.
+	call, cancel := context.WithTimeout(ctx, r.cfg.CallTimeout)
+	defer cancel()
+	lease, ok, err := r.cfg.Leases.AcquireLease(ctx, store.LeaseRequest{
+		ConnectionID: c.ID, Version: c.Version, Holder: rand.Text(), Duration: r.cfg.Lease,
+		Forced: forced, ForcedInterval: r.cfg.ForcedInterval, MaxDoubtful: maxDoubtful,
+	})
+	if err != nil || !ok {
+		return false, err != nil, err
+	}
+	grant, err := p.Refresh(call, upstream.RefreshRequest{
+		RefreshToken: tokens.RefreshToken, Subject: c.Subject, Scopes: c.Scopes,
+	})
+	if err != nil {
+		return false, true, r.failed(ctx, c, p, lease, err)
+	}
+	renewed, err = r.commit(ctx, c, tokens, &grant)
+	return renewed, true, err
+}
+
+// commit stores what was granted and tries for as long as it may: it can be the
+// only valid token. A grant that lost against a newer version is dropped; one for
+// a connection that is gone is revoked.
+func (r *Refresher) commit(ctx context.Context, c *store.Connection, old seal.Tokens, g *upstream.Grant) (bool, error) {
+	tokens := seal.Tokens{AccessToken: g.AccessToken, RefreshToken: g.RefreshToken, IDToken: g.IDToken}
+	if tokens.RefreshToken.IsZero() {
+		tokens.RefreshToken = old.RefreshToken
+	}
+	if tokens.IDToken.IsZero() {
+		tokens.IDToken = old.IDToken
+	}
+	next := *c
+	next.Version++
+	sealed, err := r.cfg.Sealer.SealTokens(ctx, tokens, next.Place())
+	if err != nil {
+		return false, err
+	}
+	next.Grant = store.Grant{Scopes: g.Scopes, Refreshable: true, Sealed: sealed}
+	if g.HasExpiry {
+		next.ExpiresAt, next.RefreshAfter = g.ExpiresAt, After(g.ExpiresAt, time.Now())
+	}
+	renewal := store.Renewal{
+		ConnectionID: c.ID, PresentedVersion: c.Version, Grant: next.Grant,
+		Record: record(ctx, c, audit.ConnectionRefreshed, audit.Success),
+	}
+	committed, err := r.keepTrying(ctx, renewal)
+	switch {
+	case err != nil:
+		return false, err
+	case committed:
+		r.cfg.Audit.Log(ctx, renewal.Record)
+		return true, nil
+	}
+	now, err := r.cfg.Reader.Connection(ctx, c.ID)
+	if fault.KindOf(err) == fault.NotFound || (err == nil && now.Status == store.ConnectionDisconnected) {
+		r.cfg.Revoker.Add(revoke.OfConnection(&next))
+		return false, connectionRequired(c.Provider)
+	}
+	return err == nil && now.Version > c.Version, err
+}
+
+func (r *Refresher) keepTrying(ctx context.Context, renewal store.Renewal) (bool, error) {
+	for wait := pollEvery; ; wait = min(2*wait, 5*time.Second) {
+		committed, err := r.cfg.Leases.CommitRenewal(ctx, renewal)
+		if err == nil {
+			return committed, nil
+		}
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "new tokens could not be stored yet",
+			slog.String("connection_id", renewal.ConnectionID), fault.Attr(err))
+		if pause(ctx, wait) != nil {
+			return false, err
+		}
+	}
+}
+
+// failed remembers how an attempt failed and returns what callers are told.
+func (r *Refresher) failed(ctx context.Context, c *store.Connection, p Provider, lease store.Lease, cause error) error {
+	v := judge(cause, p, lease)
+	rec := record(ctx, c, audit.ConnectionRefreshFailed, v.outcome)
+	r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "tokens could not be renewed",
+		slog.String("connection_id", c.ID), slog.String("provider", c.Provider), fault.Attr(cause))
+	if v.refused {
+		changed, err := r.cfg.Leases.RequireReauthentication(ctx, store.Refusal{
+			ConnectionID: c.ID, PresentedVersion: c.Version, Record: rec,
+			LockUser: v.mayLock && p.Primary() && r.cfg.LockOnPrimary(),
+		})
+		if changed {
+			r.cfg.Audit.Log(ctx, rec)
+		}
+		if err != nil {
+			return err
+		}
+		return reauthenticate(c.Provider)
+	}
+	if err := r.cfg.Leases.FailRenewal(ctx, store.FailedRenewal{
+		ConnectionID: c.ID, PresentedVersion: c.Version, Holder: lease.Holder,
+		Backoff: v.backoff, OutcomeUnknown: v.unknown, Record: rec,
+	}); err != nil {
+		return err
+	}
+	r.cfg.Audit.Log(ctx, rec)
+	return unavailable(c.Provider, v.backoff)
+}
+
+// verdict is what a failure means for a connection.
+type verdict struct {
+	// refused: the tokens are of no more use. mayLock: for certain, because the
+	// person's grant has ended.
+	refused, mayLock bool
+	// unknown: the provider may have spent the refresh token.
+	unknown bool
+	backoff time.Duration
+	outcome string
+}
+
+func judge(cause error, p Provider, lease store.Lease) verdict {
+	f := fault.From(cause)
+	switch f.Reason {
+	case reason.UpstreamRefused:
+		switch f.Metadata[reason.OAuthError] {
+		case upstream.ErrorInvalidGrant: // RFC 6749, section 5.2
+			return verdict{refused: true, mayLock: !lease.Doubtful, outcome: reason.ReauthenticationRequired}
+		case "interaction_required", "login_required", "consent_required", "access_denied": // OpenID Connect Core, 3.1.2.6
+			return verdict{refused: true, outcome: reason.ReauthenticationRequired}
+		}
+		// Our own configuration, most likely: nothing that a login would change.
+		return verdict{backoff: max(refusedBackoff, f.RetryAfter), outcome: reason.UpstreamRefused}
+	case reason.IdentityInvalid:
+		return verdict{refused: true, outcome: reason.IdentityInvalid}
+	}
+	unknown := f.Metadata[upstream.MetadataSent] != "false"
+	if unknown && !inDoubtRetry(p) {
+		return verdict{refused: true, outcome: reason.ReauthenticationRequired}
+	}
+	return verdict{
+		unknown: unknown, backoff: min(max(backoff(lease.Failures+1), f.RetryAfter), maxRetryAfter),
+		outcome: reason.UpstreamUnavailable,
+	}
+}
+
+func record(ctx context.Context, c *store.Connection, action audit.Action, outcome string) audit.Record {
+	return audit.Record{
+		Action: action, Outcome: outcome, UserID: c.UserID, Provider: c.Provider, ConnectionID: c.ID,
+	}.Complete(ctx)
+}
+
+// pause waits for d, or returns why ctx ended.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return fault.From(ctx.Err())
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,60 @@
+package refresh
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"chatelaine.dev/internal/fault"
+)
+
+const (
+	lookEvery = 15 * time.Second
+	batch     = 64
+	parallel  = 4
+	// stopWithin bounds the wait for attempts that are in flight: an attempt that is
+	// cut off leaves a mark without a result.
+	stopWithin = 15 * time.Second
+)
+
+// Run renews connections in use shortly before their tokens end, so that callers
+// seldom wait. When ctx ends it waits for the attempts that are in flight.
+func (r *Refresher) Run(ctx context.Context) error {
+	for pause(ctx, lookEvery) == nil {
+		if err := r.renewAhead(ctx); err != nil && ctx.Err() == nil {
+			r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "cannot look for tokens to renew", fault.Attr(err))
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	for r.inFlight.Load() > 0 {
+		if pause(ctx, pollEvery/2) != nil {
+			r.cfg.Logger.WarnContext(ctx, "stopping with renewals in flight",
+				slog.Int64("count", r.inFlight.Load()))
+			return nil
+		}
+	}
+	return nil
+}
+
+func (r *Refresher) renewAhead(ctx context.Context) error {
+	due, err := r.cfg.Reader.DueConnections(ctx, batch)
+	if err != nil {
+		return err
+	}
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for _, c := range due {
+		group.Go(func() error {
+			_, err := r.renew(ctx, c.ID, c.Version, false)
+			if err != nil { // the attempt has logged and remembered it
+				r.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "not renewed ahead of expiry",
+					slog.String("connection_id", c.ID), fault.Attr(err))
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}

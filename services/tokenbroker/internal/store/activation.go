@@ -1,0 +1,193 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+)
+
+// Plan is what an activation starts from: read without locks, so that tokens can
+// be sealed for their new place outside of the transaction.
+type Plan struct {
+	Session Session
+	Legs    []PlannedLeg
+}
+
+// PlannedLeg is a staged leg and the connection that it will renew, or nil.
+type PlannedLeg struct {
+	StagedLeg
+	Existing *Connection
+}
+
+// PlanActivation reads a session, its staged legs no older than maxAge, and the
+// connections of the same accounts.
+func (s *Store) PlanActivation(ctx context.Context, sessionID string, maxAge time.Duration) (plan Plan, err error) {
+	opts := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err = postgres.InTx(ctx, s.pool, opts, func(tx pgx.Tx) error {
+		plan = Plan{}
+		session, err := loadSession(ctx, tx, sessionID, "")
+		if err != nil {
+			return err
+		}
+		plan.Session = session
+		rows, err := tx.Query(ctx, `
+			SELECT `+stagedColumns+` FROM tokenbroker.staged_legs
+			WHERE session_id = $1 AND created_at > clock_timestamp() - make_interval(secs => $2)
+			ORDER BY provider`, sessionID, seconds(maxAge))
+		if err != nil {
+			return err
+		}
+		legs, err := pgx.CollectRows(rows, scanStaged)
+		if err != nil {
+			return err
+		}
+		for _, leg := range legs {
+			existing, err := connectionOf(ctx, tx, session.UserID, leg.Provider, leg.Account)
+			if err != nil {
+				return err
+			}
+			plan.Legs = append(plan.Legs, PlannedLeg{StagedLeg: leg, Existing: existing})
+		}
+		return nil
+	})
+	return plan, postgres.Fault(err)
+}
+
+func connectionOf(ctx context.Context, tx pgx.Tx, userID, provider string, a Account) (*Connection, error) {
+	c, err := scanConnection(tx.QueryRow(ctx, `
+		SELECT `+connectionColumns+` FROM tokenbroker.connections c
+		WHERE c.user_id = $1 AND c.realm = $2 AND c.subject = $3 AND c.provider = $4`,
+		userID, a.Realm, a.Subject, provider))
+	if postgres.IsNoRows(err) {
+		return nil, nil
+	}
+	return c, err
+}
+
+// Promotion turns one staged leg into a connection's tokens.
+type Promotion struct {
+	LegID        string
+	ConnectionID string
+	Provider     string
+	Account
+	Grant
+	// FromVersion is the version that is replaced; 0 makes a new connection.
+	FromVersion int64
+}
+
+// Activation makes a session usable.
+type Activation struct {
+	SessionID string
+	UserID    string
+	// Lifetime is the absolute one, Idle the one until the next touch; both from now.
+	Lifetime, Idle time.Duration
+	Promotions     []Promotion
+	// Login says that the primary leg is among the promotions: the person has
+	// logged in, under this name, and their sessions are unlocked.
+	Login     bool
+	LoginName string
+	Record    audit.Record
+}
+
+// Activate promotes staged legs and activates the session in one transaction. An
+// active session stays as it is but for the promotions. Errors: IsStale when the
+// plan is no longer true (plan again), and those of lockSession.
+func (s *Store) Activate(ctx context.Context, a Activation) (session Session, err error) {
+	// One order of locks for all: connections by id.
+	slices.SortFunc(a.Promotions, func(x, y Promotion) int { return strings.Compare(x.ConnectionID, y.ConnectionID) })
+	err = s.change(ctx, func(c *change) error {
+		locked, err := lockSession(ctx, c, a.SessionID)
+		if err != nil {
+			return err
+		}
+		if locked.UserID != a.UserID {
+			return errStale
+		}
+		for i := range a.Promotions {
+			if err := promote(ctx, c, &a, &a.Promotions[i]); err != nil {
+				return err
+			}
+		}
+		if err := a.finish(ctx, c, &locked); err != nil {
+			return err
+		}
+		session, err = loadSession(ctx, c, a.SessionID, "")
+		return err
+	})
+	if postgres.IsForeignKeyViolation(err) { // the sweeper erased the connection
+		return Session{}, errStale
+	}
+	return session, err
+}
+
+func (a *Activation) finish(ctx context.Context, c *change, session *Session) error {
+	if session.State == SessionPending {
+		// Legs that were not planned (of a provider that the configuration no longer
+		// has, or too old) have no place in an active session.
+		if _, err := deleteStaged(ctx, c, a.SessionID); err != nil {
+			return err
+		}
+		if _, err := c.Exec(ctx, `
+			UPDATE tokenbroker.sessions SET state = 'active', activated_at = now(),
+				ends_at = now() + make_interval(secs => $2), expires_at = now() + make_interval(secs => least($2, $3)),
+				last_used_at = date_trunc('minute', now())
+			WHERE id = $1`, a.SessionID, seconds(a.Lifetime), seconds(a.Idle)); err != nil {
+			return err
+		}
+		c.audit(a.Record)
+	}
+	if a.Login {
+		_, err := c.Exec(ctx, `
+			UPDATE tokenbroker.users SET last_login_at = clock_timestamp(), locked_at = NULL, name = $2 WHERE id = $1`,
+			a.UserID, a.LoginName)
+		return err
+	}
+	return nil
+}
+
+func promote(ctx context.Context, c *change, a *Activation, p *Promotion) error {
+	tag, err := c.Exec(ctx, `DELETE FROM tokenbroker.staged_legs WHERE id = $1 AND session_id = $2`, p.LegID, a.SessionID)
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() == 0 {
+		return errStale // the leg was run again, or skipped
+	}
+	if p.FromVersion == 0 {
+		tag, err = c.Exec(ctx, `
+			INSERT INTO tokenbroker.connections (id, user_id, provider, realm, subject, name, scopes, status, version,
+				refreshable, expires_at, refresh_after, tokens_at, key_id, wrapped_key, sealed_tokens)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, 'active', 1, $8, $9, $10, clock_timestamp(), $11, $12, $13)
+			ON CONFLICT ON CONSTRAINT connections_account DO NOTHING`,
+			p.ConnectionID, a.UserID, p.Provider, p.Realm, p.Subject, p.Name, textArray(p.Scopes),
+			p.Refreshable, timeOrNull(p.ExpiresAt), timeOrNull(p.RefreshAfter),
+			p.Sealed.KeyID, p.Sealed.WrappedKey, p.Sealed.Ciphertext)
+	} else {
+		tag, err = c.Exec(ctx, `
+			UPDATE tokenbroker.connections SET status = 'active', version = version + 1, name = $3, scopes = $4,
+				refreshable = $5, expires_at = $6, refresh_after = $7, key_id = $8, wrapped_key = $9, sealed_tokens = $10,
+				`+renewedColumns+`
+			WHERE id = $1 AND version = $2`,
+			p.ConnectionID, p.FromVersion, p.Name, textArray(p.Scopes),
+			p.Refreshable, timeOrNull(p.ExpiresAt), timeOrNull(p.RefreshAfter),
+			p.Sealed.KeyID, p.Sealed.WrappedKey, p.Sealed.Ciphertext)
+		c.connectionChanged(p.ConnectionID)
+	}
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() == 0 {
+		return errStale // renewed, or made, by somebody else meanwhile
+	}
+	_, err = c.Exec(ctx, `
+		INSERT INTO tokenbroker.session_links (session_id, provider, connection_id) VALUES ($1, $2, $3)
+		ON CONFLICT (session_id, provider) DO UPDATE SET connection_id = EXCLUDED.connection_id, skip_reason = NULL`,
+		a.SessionID, p.Provider, p.ConnectionID)
+	return err
+}

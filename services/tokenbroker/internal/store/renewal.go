@@ -1,0 +1,207 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+)
+
+// renewedColumns is the part of an UPDATE of connections that every new version
+// of the tokens has: nothing of an earlier attempt is left.
+const renewedColumns = `tokens_at = clock_timestamp(), updated_at = clock_timestamp(),
+	lease_holder = NULL, lease_until = NULL, attempt_at = NULL, doubtful_attempts = 0,
+	failures = 0, retry_at = NULL, unlinked_at = NULL`
+
+// LeaseRequest asks for the right to make one attempt at renewing a version.
+type LeaseRequest struct {
+	ConnectionID string
+	// Version that the attempt will present.
+	Version int64
+	// Holder names the attempt, uniquely.
+	Holder string
+	// Duration of the lease: longer than the upstream call's hard deadline.
+	Duration time.Duration
+	// Forced says that a backend refused the version, rather than that it is due.
+	Forced bool
+	// ForcedInterval is how long after a forced attempt there is no other.
+	ForcedInterval time.Duration
+	// MaxDoubtful is how many attempts may follow one in doubt.
+	MaxDoubtful int
+}
+
+// Lease is the right to make one attempt.
+type Lease struct {
+	Holder string
+	// Doubtful says that an earlier attempt at this version left no certain result.
+	Doubtful bool
+	// Failures without a certain answer, before this attempt.
+	Failures int
+}
+
+// AcquireLease takes the lease and leaves the mark of an attempt, both committed
+// when it returns. ok is false when the version moved, the connection cannot be
+// renewed, somebody holds the lease, back-off or the interval of forced attempts
+// lasts, or the attempts after one in doubt are used up: read the connection.
+func (s *Store) AcquireLease(ctx context.Context, r LeaseRequest) (lease Lease, ok bool, err error) {
+	lease.Holder = r.Holder
+	err = s.pool.QueryRow(ctx, `
+		UPDATE tokenbroker.connections SET
+			lease_holder = $3, lease_until = clock_timestamp() + make_interval(secs => $4),
+			doubtful_attempts = doubtful_attempts + (attempt_at IS NOT NULL)::int,
+			attempt_at = clock_timestamp(),
+			forced_at = CASE WHEN $5 THEN clock_timestamp() ELSE forced_at END
+		WHERE id = $1 AND version = $2 AND status = 'active' AND refreshable
+			AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+			AND (retry_at IS NULL OR retry_at <= clock_timestamp())
+			AND (NOT $5 OR forced_at IS NULL OR forced_at <= clock_timestamp() - make_interval(secs => $6))
+			AND (attempt_at IS NULL OR doubtful_attempts < $7)
+		RETURNING doubtful_attempts > 0, failures`,
+		r.ConnectionID, r.Version, r.Holder, seconds(r.Duration), r.Forced, seconds(r.ForcedInterval), r.MaxDoubtful).
+		Scan(&lease.Doubtful, &lease.Failures)
+	if postgres.IsNoRows(err) {
+		return Lease{}, false, nil
+	}
+	return lease, err == nil, postgres.Fault(err)
+}
+
+// Renewal is what an upstream granted for a refresh token.
+type Renewal struct {
+	ConnectionID string
+	// PresentedVersion is the version whose refresh token was used.
+	PresentedVersion int64
+	Grant
+	Record audit.Record
+}
+
+// CommitRenewal makes the tokens the connection's next version, whoever holds the
+// lease by now, unless the version has moved or the connection was disconnected:
+// then committed is false.
+func (s *Store) CommitRenewal(ctx context.Context, r Renewal) (committed bool, err error) {
+	err = s.change(ctx, func(c *change) error {
+		tag, err := c.Exec(ctx, `
+			UPDATE tokenbroker.connections SET status = 'active', version = version + 1, scopes = $3,
+				refreshable = $4, expires_at = $5, refresh_after = $6, key_id = $7, wrapped_key = $8, sealed_tokens = $9,
+				`+renewedColumns+`
+			WHERE id = $1 AND version = $2 AND status <> 'disconnected'`,
+			r.ConnectionID, r.PresentedVersion, textArray(r.Scopes), r.Refreshable,
+			timeOrNull(r.ExpiresAt), timeOrNull(r.RefreshAfter), r.Sealed.KeyID, r.Sealed.WrappedKey, r.Sealed.Ciphertext)
+		if err != nil {
+			return err
+		}
+		if committed = tag.RowsAffected() == 1; committed {
+			c.connectionChanged(r.ConnectionID)
+			c.audit(r.Record)
+		}
+		return nil
+	})
+	return committed && err == nil, err
+}
+
+// FailedRenewal is an attempt that brought no tokens.
+type FailedRenewal struct {
+	ConnectionID     string
+	PresentedVersion int64
+	// Holder of the attempt's lease.
+	Holder string
+	// Backoff until the next attempt.
+	Backoff time.Duration
+	// OutcomeUnknown says that the provider may have spent the token: what the next
+	// attempt is told proves nothing about the person's grant.
+	OutcomeUnknown bool
+	Record  audit.Record
+}
+
+// FailRenewal gives the lease back, takes the mark away and remembers the
+// back-off, unless the version moved or another attempt holds the lease.
+func (s *Store) FailRenewal(ctx context.Context, f FailedRenewal) error {
+	return s.change(ctx, func(c *change) error {
+		_, err := c.Exec(ctx, `
+			UPDATE tokenbroker.connections SET lease_holder = NULL, lease_until = NULL, attempt_at = NULL,
+				failures = failures + 1, retry_at = clock_timestamp() + make_interval(secs => $4),
+				doubtful_attempts = greatest(doubtful_attempts, $5::boolean::int)
+			WHERE id = $1 AND version = $2 AND lease_holder = $3`,
+			f.ConnectionID, f.PresentedVersion, f.Holder, seconds(f.Backoff), f.OutcomeUnknown)
+		c.audit(f.Record)
+		return err
+	})
+}
+
+// Refusal ends the use of one version of a connection's tokens.
+type Refusal struct {
+	ConnectionID     string
+	PresentedVersion int64
+	// OnlyInDoubt changes nothing unless an attempt is in doubt at this moment.
+	OnlyInDoubt bool
+	// LockUser locks the user's sessions until the next login.
+	LockUser bool
+	Record   audit.Record
+}
+
+// RequireReauthentication makes the connection ask for a new login, unless the
+// version moved, and voids what caches hold: of the user's every connection when
+// the user is locked. changed is false when there was nothing to change.
+func (s *Store) RequireReauthentication(ctx context.Context, r Refusal) (changed bool, err error) {
+	err = s.change(ctx, func(c *change) error {
+		changed = false
+		var userID string
+		err := c.QueryRow(ctx, `
+			UPDATE tokenbroker.connections SET status = 'reauthentication_required', updated_at = clock_timestamp(),
+				lease_holder = NULL, lease_until = NULL, attempt_at = NULL, doubtful_attempts = 0, failures = 0, retry_at = NULL
+			WHERE id = $1 AND version = $2 AND status = 'active'
+				AND (NOT $3 OR (attempt_at IS NOT NULL AND lease_until <= clock_timestamp()))
+			RETURNING user_id`, r.ConnectionID, r.PresentedVersion, r.OnlyInDoubt).Scan(&userID)
+		if postgres.IsNoRows(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		changed = true
+		c.audit(r.Record)
+		if !r.LockUser {
+			c.connectionChanged(r.ConnectionID)
+			return nil
+		}
+		return lockUser(ctx, c, userID)
+	})
+	return changed && err == nil, err
+}
+
+func lockUser(ctx context.Context, c *change, userID string) error {
+	if _, err := c.Exec(ctx, `
+		UPDATE tokenbroker.users SET locked_at = coalesce(locked_at, clock_timestamp()) WHERE id = $1`, userID); err != nil {
+		return err
+	}
+	rows, err := c.Query(ctx, `SELECT id FROM tokenbroker.connections WHERE user_id = $1 ORDER BY id`, userID)
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, id := range ids {
+		c.connectionChanged(id)
+	}
+	return err
+}
+
+// DueConnections returns connections to renew ahead of expiry: used since their
+// tokens were made, linked by an active session, and nobody is at it.
+func (s *Store) DueConnections(ctx context.Context, limit int) ([]*Connection, error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT `+connectionColumns+` FROM tokenbroker.connections c
+		WHERE c.status = 'active' AND c.refreshable AND c.refresh_after <= clock_timestamp()
+			AND c.last_used_at >= date_trunc('minute', c.tokens_at)
+			AND (c.lease_until IS NULL OR c.lease_until <= clock_timestamp())
+			AND (c.retry_at IS NULL OR c.retry_at <= clock_timestamp())
+			AND EXISTS (SELECT 1 FROM tokenbroker.session_links l JOIN tokenbroker.sessions s ON s.id = l.session_id
+				WHERE l.connection_id = c.id AND s.state = 'active' AND s.expires_at > clock_timestamp())
+		ORDER BY c.refresh_after LIMIT $1`, limit)
+	if err != nil {
+		return nil, postgres.Fault(err)
+	}
+	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Connection, error) { return scanConnection(row) })
+	return due, postgres.Fault(err)
+}

@@ -1,0 +1,203 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+)
+
+// ExpireSessions ends at most limit sessions whose time is over: pending ones that
+// nobody completed, and active ones. Several sweepers share the work.
+func (s *Store) ExpireSessions(ctx context.Context, limit int, rec audit.Record) (ended []Ended, err error) {
+	err = s.change(ctx, func(c *change) error {
+		ended = nil
+		rows, err := c.Query(ctx, `
+			SELECT `+sessionColumns+` FROM tokenbroker.sessions s
+			WHERE s.state <> 'ended' AND s.expires_at <= clock_timestamp()
+			ORDER BY s.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED`, limit)
+		if err != nil {
+			return err
+		}
+		expired, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Session, error) { return scanSession(row) })
+		if err != nil {
+			return err
+		}
+		for i := range expired {
+			e, err := endSession(ctx, c, &expired[i], "expired")
+			if err != nil {
+				return err
+			}
+			e.Record = rec
+			e.Record.SessionID, e.Record.UserID, e.Record.ClientID = expired[i].ID, expired[i].UserID, expired[i].ClientID
+			c.audit(e.Record)
+			ended = append(ended, e)
+		}
+		return nil
+	})
+	return ended, err
+}
+
+// DropStagedLegs erases legs older than maxAge of sessions that live on (a
+// reconnection that nobody completed) and returns them with their user.
+func (s *Store) DropStagedLegs(ctx context.Context, maxAge time.Duration, limit int) (legs []StagedLeg, users []string, err error) {
+	rows, err := s.pool.Query(ctx, `
+		WITH gone AS (
+			DELETE FROM tokenbroker.staged_legs WHERE id IN (
+				SELECT l.id FROM tokenbroker.staged_legs l JOIN tokenbroker.sessions s ON s.id = l.session_id
+				WHERE s.state = 'active' AND l.created_at <= clock_timestamp() - make_interval(secs => $1)
+				LIMIT $2 FOR UPDATE OF l SKIP LOCKED)
+			RETURNING `+stagedColumns+`
+		)
+		SELECT gone.*, coalesce(s.user_id, '') FROM gone JOIN tokenbroker.sessions s ON s.id = gone.session_id`,
+		seconds(maxAge), limit)
+	if err != nil {
+		return nil, nil, postgres.Fault(err)
+	}
+	var l StagedLeg
+	var userID string
+	var expires, refresh *time.Time
+	_, err = pgx.ForEachRow(rows, []any{
+		&l.ID, &l.SessionID, &l.Provider, &l.Realm, &l.Subject, &l.Name, &l.Scopes, &l.Refreshable,
+		&expires, &refresh, &l.Sealed.KeyID, &l.Sealed.WrappedKey, &l.Sealed.Ciphertext, &userID,
+	}, func() error {
+		l.ExpiresAt, l.RefreshAfter = or(expires), or(refresh)
+		legs, users = append(legs, l), append(users, userID)
+		return nil
+	})
+	return legs, users, postgres.Fault(err)
+}
+
+// MarkUnlinked notes since when no session links a connection, and forgets it for
+// those that are linked again.
+func (s *Store) MarkUnlinked(ctx context.Context) error {
+	_, err := s.pool.Exec(ctx, `
+		UPDATE tokenbroker.connections c
+		SET unlinked_at = CASE WHEN c.unlinked_at IS NULL THEN clock_timestamp() END
+		WHERE (c.unlinked_at IS NOT NULL)
+			= EXISTS (SELECT 1 FROM tokenbroker.session_links l WHERE l.connection_id = c.id)`)
+	return postgres.Fault(err)
+}
+
+// EraseUnlinked erases at most limit connections that no session has linked for
+// the time of retention, and returns them with their sealed tokens.
+func (s *Store) EraseUnlinked(ctx context.Context, retention time.Duration, limit int) ([]*Connection, error) {
+	rows, err := s.pool.Query(ctx, `
+		WITH gone AS (
+			DELETE FROM tokenbroker.connections WHERE id IN (
+				SELECT id FROM tokenbroker.connections u
+				WHERE u.unlinked_at <= clock_timestamp() - make_interval(secs => $1)
+					AND NOT EXISTS (SELECT 1 FROM tokenbroker.session_links l WHERE l.connection_id = u.id)
+				ORDER BY u.unlinked_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+			RETURNING *
+		)
+		SELECT `+connectionColumns+` FROM gone c`, seconds(retention), limit)
+	if err != nil {
+		return nil, postgres.Fault(err)
+	}
+	gone, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Connection, error) { return scanConnection(row) })
+	return gone, postgres.Fault(err)
+}
+
+// Retention says how long what is over is kept.
+type Retention struct {
+	// Sessions after their end; Events; audit Records (at least 24 hours).
+	Sessions, Events, Records time.Duration
+	// Users who never completed a login, after their first leg.
+	Users time.Duration
+}
+
+// Purge deletes at most limit rows of each kind that is past its retention, and
+// blobs that have expired. It returns how many rows it deleted.
+func (s *Store) Purge(ctx context.Context, r Retention, limit int) (deleted int64, err error) {
+	for _, purge := range []struct {
+		sql string
+		age time.Duration
+	}{
+		{`DELETE FROM tokenbroker.sessions WHERE id IN (SELECT id FROM tokenbroker.sessions
+			WHERE state = 'ended' AND ended_at <= clock_timestamp() - make_interval(secs => $1) LIMIT $2)`, r.Sessions},
+		{`DELETE FROM tokenbroker.events WHERE position IN (SELECT position FROM tokenbroker.events
+			WHERE created_at <= clock_timestamp() - make_interval(secs => $1) ORDER BY position LIMIT $2)`, r.Events},
+		{`DELETE FROM tokenbroker.audit WHERE id IN (SELECT id FROM tokenbroker.audit
+			WHERE created_at <= clock_timestamp() - make_interval(secs => $1) ORDER BY id LIMIT $2)`, max(r.Records, 24*time.Hour)},
+		{`DELETE FROM tokenbroker.mcp_blobs WHERE key IN (SELECT key FROM tokenbroker.mcp_blobs
+			WHERE expires_at <= clock_timestamp() - make_interval(secs => $1) LIMIT $2)`, 0},
+		{`DELETE FROM tokenbroker.users WHERE id IN (SELECT id FROM tokenbroker.users u
+			WHERE last_login_at IS NULL AND created_at <= clock_timestamp() - make_interval(secs => $1)
+				AND NOT EXISTS (SELECT 1 FROM tokenbroker.sessions s WHERE s.user_id = u.id AND s.state <> 'ended') LIMIT $2)`, r.Users},
+	} {
+		tag, err := s.pool.Exec(ctx, purge.sql, seconds(purge.age), limit)
+		if err != nil {
+			return deleted, postgres.Fault(err)
+		}
+		deleted += tag.RowsAffected()
+	}
+	return deleted, nil
+}
+
+// KeyUse is one stored value that a key-encryption key protects.
+type KeyUse struct {
+	KeyID string
+	// Count of values under the key.
+	Count int
+	// Sample is one of them, of a connection or of a staged leg.
+	Connection *Connection
+	Staged     *StagedLeg
+}
+
+// KeysInUse returns, for each key-encryption key that protects something, how
+// much, and one sample to try it on.
+func (s *Store) KeysInUse(ctx context.Context) ([]KeyUse, error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT key_id, count(*), coalesce(min(connection_id), ''), coalesce(min(leg_id), '') FROM (
+			SELECT key_id, id AS connection_id, NULL AS leg_id FROM tokenbroker.connections WHERE key_id IS NOT NULL
+			UNION ALL SELECT key_id, NULL, id FROM tokenbroker.staged_legs
+		) used GROUP BY key_id ORDER BY key_id`)
+	if err != nil {
+		return nil, postgres.Fault(err)
+	}
+	type use struct {
+		KeyID, ConnectionID, LegID string
+		Count                      int
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (u use, err error) {
+		err = row.Scan(&u.KeyID, &u.Count, &u.ConnectionID, &u.LegID)
+		return u, err
+	})
+	if err != nil {
+		return nil, postgres.Fault(err)
+	}
+	uses := make([]KeyUse, 0, len(found))
+	for _, f := range found {
+		u := KeyUse{KeyID: f.KeyID, Count: f.Count}
+		if f.ConnectionID != "" {
+			u.Connection, err = scanConnection(s.pool.QueryRow(ctx,
+				`SELECT `+connectionColumns+` FROM tokenbroker.connections c WHERE c.id = $1`, f.ConnectionID))
+		} else {
+			u.Staged, err = s.stagedLeg(ctx, f.LegID)
+		}
+		if postgres.IsNoRows(err) {
+			continue // gone meanwhile: nothing to lose
+		}
+		if err != nil {
+			return nil, postgres.Fault(err)
+		}
+		uses = append(uses, u)
+	}
+	return uses, nil
+}
+
+func (s *Store) stagedLeg(ctx context.Context, id string) (*StagedLeg, error) {
+	rows, err := s.pool.Query(ctx, `SELECT `+stagedColumns+` FROM tokenbroker.staged_legs WHERE id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	leg, err := pgx.CollectExactlyOneRow(rows, scanStaged)
+	if err != nil {
+		return nil, err
+	}
+	return &leg, nil
+}
