@@ -1,0 +1,145 @@
+package app
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"chatelaine.dev/internal/cli"
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/rpc"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/internal/telemetry"
+	authserverv1 "chatelaine.dev/proto/authserver/v1"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/authserver/internal/store"
+)
+
+// Program is the authorization server's command line.
+func Program() cli.Program[Flags] {
+	return cli.Program[Flags]{
+		Name:         "authserver",
+		Summary:      "Log a person in once, through every identity provider that their tools need.",
+		AdminAddress: ":8081",
+		Serve:        Serve,
+		Validate:     validate,
+		Migrations:   func() (postgres.Migrations, error) { return store.Migrations(), nil },
+	}
+}
+
+func validate(_ context.Context, path string, out io.Writer) error {
+	ok, err := config.CheckPath(path, out)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fault.New(fault.Invalid, "the resources are not valid")
+	}
+	return nil
+}
+
+// Serve runs the authorization server until ctx ends.
+func Serve(ctx context.Context, flags *Flags) error {
+	set, report := config.Load(flags.Path)
+	if err := report.Err(); err != nil {
+		_, _ = report.WriteTo(os.Stderr) // the error says the rest
+		return fault.Wrap(fault.Invalid, err, "the resources are not valid")
+	}
+	tel, err := telemetry.Start(ctx, flags.Telemetry.Options("authserver"))
+	if err != nil {
+		return err
+	}
+	_, warnings := report.Count()
+	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("digest", set.Digest()), slog.Int("warnings", warnings))
+
+	identity, err := rpc.LoadTLS(flags.Files(), tel.Logger)
+	if err != nil {
+		return err
+	}
+	conn, err := dialBroker(flags.BrokerAddress, identity, tel)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	database, err := flags.Database.Options("authserver")
+	if err != nil {
+		return err
+	}
+	database.Tracer = tel.Tracer
+	pool, err := postgres.Open(ctx, database)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+
+	server, err := New(Config{
+		Flags: flags, Deployment: set.Deployment(), Database: pool, Broker: brokerv1.NewLoginServiceClient(conn),
+		Secrets: secret.NewResolver(), Telemetry: tel,
+	})
+	if err != nil {
+		return err
+	}
+	health := telemetry.NewHealth(tel.Logger)
+	health.Add("schema", store.Migrations().Check(pool))
+	health.Add("keys", server.Keys.Ready)
+	return run(ctx, flags, server, identity, health, tel)
+}
+
+// run opens the addresses and runs the parts until ctx ends.
+func run(ctx context.Context, flags *Flags, server *Server, identity *rpc.TLS, health *telemetry.Health, tel *telemetry.Telemetry) error {
+	public := process.HTTPServer{
+		Address: flags.PublicAddress, Handler: server.Handler, Logger: tel.Logger, WriteTimeout: time.Minute,
+		DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout, OnDrain: health.Drain,
+	}
+	admin := process.HTTPServer{
+		Address: flags.AdminAddress, Handler: tel.AdminHandler(health), Logger: tel.Logger, WriteTimeout: time.Minute,
+	}
+	internal := process.HTTPServer{Address: flags.GRPCAddress} // for its Listen alone
+	for _, s := range []*process.HTTPServer{&public, &admin, &internal} {
+		ln, err := s.Listen(ctx)
+		if err != nil {
+			return err
+		}
+		tel.Logger.InfoContext(ctx, "listening", slog.String("address", ln.Addr().String()))
+	}
+	grpcServer, err := rpc.NewServer(rpc.ServerConfig{
+		TLS: identity, Telemetry: tel, ReflectionPeers: []string{"operator"}, StopTimeout: flags.DrainTimeout,
+		Peers: map[string][]string{authserverv1.SubjectTokenService_ServiceDesc.ServiceName: {"tokenbroker"}},
+	})
+	if err != nil {
+		return err
+	}
+	authserverv1.RegisterSubjectTokenServiceServer(grpcServer, server.Subject)
+
+	group := process.Group{Logger: tel.Logger, StopTimeout: flags.DrainDelay + flags.DrainTimeout + 5*time.Second}
+	group.Add("public", public.Run)
+	group.Add("admin", admin.Run)
+	group.Add("grpc", grpcServer.Task(internal.Listener))
+	group.Add("keys", server.Keys.Run)
+	group.Add("outbox", server.Outbox.Run)
+	group.Add("sweep", server.Sweeper.Run)
+	group.Add("telemetry", tel.Task)
+	return group.Run(ctx)
+}
+
+func dialBroker(address string, identity *rpc.TLS, tel *telemetry.Telemetry) (*grpc.ClientConn, error) {
+	return rpc.Dial(rpc.ClientConfig{
+		Address: address, ServerName: "tokenbroker", TLS: identity, Telemetry: tel,
+		// Not BeginSession, which makes a session each time, and not RedeemCode,
+		// which spends an upstream's code.
+		Idempotent: []string{
+			brokerv1.LoginService_ListProviders_FullMethodName,
+			brokerv1.LoginService_SkipProvider_FullMethodName,
+			brokerv1.LoginService_ActivateSession_FullMethodName,
+			brokerv1.LoginService_TouchSession_FullMethodName,
+			brokerv1.LoginService_EndSession_FullMethodName,
+		},
+	})
+}

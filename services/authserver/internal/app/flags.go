@@ -1,0 +1,63 @@
+package app
+
+import (
+	"net/netip"
+	"time"
+
+	"chatelaine.dev/internal/cli"
+	"chatelaine.dev/internal/fault"
+)
+
+// Flags are those of the command serve. Each has a twin in the environment,
+// CHATELAINE_ and its name.
+type Flags struct {
+	cli.Config
+	cli.Telemetry
+	cli.Admin
+	cli.TLS
+	cli.Database
+
+	PublicAddress string `default:":8080" help:"Where browsers and OAuth clients are served (${default})."`
+	GRPCAddress   string `name:"grpc-address" default:":8082" help:"Where the token broker is served over mutual TLS (${default})."`
+	BrokerAddress string `required:"" placeholder:"HOST:PORT" help:"The token broker's gRPC address; its certificate must name 'tokenbroker'."`
+
+	TrustedProxy           []string      `placeholder:"CIDR" help:"Network of proxies whose X-Forwarded-For is believed (repeatable)."`
+	RegistrationsPerMinute int           `default:"60" help:"Client registrations per minute and address (${default})."`
+	RegistrationBurst      int           `default:"300" help:"Client registrations at once and address (${default})."`
+	RefreshGrace           time.Duration `default:"60s" help:"How long a rotated refresh token is answered with the same successor, 0 to 5m (${default})."`
+	KeyPublishDelay        time.Duration `default:"10m" help:"How long a new signing key is published before it signs (${default})."`
+	UnusedClients          time.Duration `default:"168h" help:"When a client that registered and never logged in is removed (${default})."`
+	IdleClients            time.Duration `default:"2160h" help:"When a client without a living session is removed after its last login (${default})."`
+	DrainDelay             time.Duration `default:"0s" help:"How long requests are still taken after a stop was asked for, for load balancers to notice."`
+	DrainTimeout           time.Duration `default:"15s" help:"How long running requests may take to finish after that (${default})."`
+}
+
+const maxGrace = 5 * time.Minute
+
+// proxies looks at what kong cannot, and returns the trusted networks. Errors are
+// Invalid.
+func (f *Flags) proxies() ([]netip.Prefix, error) {
+	for name, ok := range map[string]bool{
+		"registrations-per-minute": f.RegistrationsPerMinute > 0, "registration-burst": f.RegistrationBurst > 0,
+		"unused-clients": f.UnusedClients > 0, "idle-clients": f.IdleClients > 0, "drain-timeout": f.DrainTimeout > 0,
+	} {
+		if !ok {
+			return nil, fault.Newf(fault.Invalid, "--%s must be greater than zero", name)
+		}
+	}
+	if f.RefreshGrace < 0 || f.RefreshGrace > maxGrace {
+		return nil, fault.New(fault.Invalid, "--refresh-grace must be within 0 and 5m")
+	}
+	if f.KeyPublishDelay < 0 {
+		return nil, fault.New(fault.Invalid, "--key-publish-delay must not be negative")
+	}
+	var list []netip.Prefix
+	for _, text := range f.TrustedProxy {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fault.Newf(fault.Invalid, "--trusted-proxy: %q is not a network such as 10.0.0.0/8", text)
+		}
+		list = append(list, prefix)
+	}
+	return list, nil
+}

@@ -1,0 +1,9 @@
+// Package outbox tells the broker which sessions have ended, until it has heard.
+//
+// Whatever ends a session writes that into the store, in the transaction that makes
+// its tokens worthless. [Sender] takes what is due, calls EndSession, which is
+// idempotent, and removes what was confirmed. Replicas share the work: each claims
+// rows that no other holds, for a lease, and a row whose replica died is due again
+// when the lease is over. A broker that is down costs waiting, longer each time and
+// five minutes at most; nothing is ever given up.
+package outbox

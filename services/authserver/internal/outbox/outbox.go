@@ -1,0 +1,114 @@
+package outbox
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"chatelaine.dev/internal/fault"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/authserver/internal/store"
+)
+
+const (
+	batch       = 50
+	callTimeout = 5 * time.Second
+	// lease is longer than a batch can take.
+	lease = batch*callTimeout + 30*time.Second
+	// poll finds what other replicas left, and what became due.
+	poll       = time.Second
+	firstPause = time.Second
+	maxPause   = 5 * time.Minute
+)
+
+// Store has the ends that are due.
+type Store interface {
+	ClaimSessionEnds(ctx context.Context, limit int, lease time.Duration) ([]store.SessionEnd, error)
+	SessionEndDone(ctx context.Context, sessionID string) error
+	RetrySessionEnd(ctx context.Context, sessionID string, after time.Duration) error
+}
+
+// Broker ends sessions.
+type Broker interface {
+	EndSession(ctx context.Context, in *brokerv1.EndSessionRequest, opts ...grpc.CallOption) (*brokerv1.EndSessionResponse, error)
+}
+
+// Sender sends ends.
+type Sender struct {
+	store  Store
+	broker Broker
+	logger *slog.Logger
+	wake   chan struct{}
+}
+
+// New returns a sender.
+func New(store Store, broker Broker, logger *slog.Logger) *Sender {
+	return &Sender{store: store, broker: broker, logger: logger, wake: make(chan struct{}, 1)}
+}
+
+// Wake makes Run look at once. It never blocks.
+func (s *Sender) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is going to look anyway
+	}
+}
+
+// Run sends what is due until ctx ends.
+func (s *Sender) Run(ctx context.Context) error {
+	for {
+		more, err := s.Flush(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			s.logger.WarnContext(ctx, "ended sessions could not be read", fault.Attr(err))
+		}
+		if more && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.wake:
+		case <-time.After(poll):
+		}
+	}
+}
+
+// Flush sends one batch; more says that there may be another one due.
+func (s *Sender) Flush(ctx context.Context) (more bool, err error) {
+	ends, err := s.store.ClaimSessionEnds(ctx, batch, lease)
+	if err != nil {
+		return false, err
+	}
+	for _, end := range ends {
+		if err := s.send(ctx, end); err != nil {
+			return false, err
+		}
+	}
+	return len(ends) == batch, nil
+}
+
+func (s *Sender) send(ctx context.Context, end store.SessionEnd) error {
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := s.broker.EndSession(call, &brokerv1.EndSessionRequest{SessionId: end.SessionID, Reason: end.Reason})
+	if err == nil {
+		return s.store.SessionEndDone(ctx, end.SessionID)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // stopping: the lease brings it back
+	}
+	pause := pauseAfter(end.Attempts)
+	s.logger.WarnContext(ctx, "the broker was not told that a session has ended; trying again",
+		slog.String("session_id", end.SessionID), slog.Int("attempt", end.Attempts), slog.Duration("after", pause), fault.Attr(err))
+	return s.store.RetrySessionEnd(ctx, end.SessionID, pause)
+}
+
+// pauseAfter doubles from one second to five minutes.
+func pauseAfter(attempts int) time.Duration {
+	return min(firstPause<<min(max(attempts-1, 0), 16), maxPause)
+}

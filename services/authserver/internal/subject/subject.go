@@ -1,0 +1,79 @@
+package subject
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net/url"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"chatelaine.dev/internal/fault"
+	authserverv1 "chatelaine.dev/proto/authserver/v1"
+)
+
+// Lifespan of a subject token.
+const Lifespan = 2 * time.Minute
+
+// tokenType is the typ: not an access token (RFC 9068, section 2.1).
+const tokenType = "JWT"
+
+// Grants knows which sessions are alive.
+type Grants interface {
+	GrantAlive(ctx context.Context, sessionID, userID string) (bool, error)
+}
+
+// Signer signs.
+type Signer interface {
+	Sign(typ string, claims any) (string, error)
+}
+
+// Service implements authserver.v1.SubjectTokenService.
+type Service struct {
+	authserverv1.UnimplementedSubjectTokenServiceServer
+	Issuer string
+	Grants Grants
+	Signer Signer
+	Logger *slog.Logger
+}
+
+// claims of a subject token (RFC 7519).
+type claims struct {
+	Issuer    string   `json:"iss"`
+	Subject   string   `json:"sub"`
+	Audience  []string `json:"aud"`
+	ExpiresAt int64    `json:"exp"`
+	IssuedAt  int64    `json:"iat"`
+	ID        string   `json:"jti"`
+}
+
+// MintSubjectToken implements the service.
+func (s *Service) MintSubjectToken(ctx context.Context, in *authserverv1.MintSubjectTokenRequest) (*authserverv1.MintSubjectTokenResponse, error) {
+	audience, err := url.Parse(in.GetAudience())
+	if err != nil || (audience.Scheme != "https" && audience.Scheme != "http") || audience.Host == "" || audience.Fragment != "" {
+		return nil, fault.New(fault.Invalid, "the audience must be the URL of a token endpoint").WithField("audience", "is not an http(s) URL")
+	}
+	if in.GetAudience() == s.Issuer {
+		return nil, fault.New(fault.Invalid, "a subject token is for somebody else's token endpoint").WithField("audience", "is our own issuer")
+	}
+	alive, err := s.Grants.GrantAlive(ctx, in.GetSessionId(), in.GetUserId())
+	if err != nil {
+		return nil, err
+	}
+	if !alive {
+		return nil, fault.New(fault.Precondition, "the session is not alive, or not this user's").WithReason("SESSION_ENDED")
+	}
+	now := time.Now()
+	expires := now.Add(Lifespan)
+	token, err := s.Signer.Sign(tokenType, claims{
+		Issuer: s.Issuer, Subject: in.GetUserId(), Audience: []string{in.GetAudience()},
+		ExpiresAt: expires.Unix(), IssuedAt: now.Unix(), ID: rand.Text(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Logger.LogAttrs(ctx, slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", "subject_token.issued"),
+		slog.String("outcome", "issued"), slog.String("session_id", in.GetSessionId()), slog.String("audience", audience.Host))
+	return &authserverv1.MintSubjectTokenResponse{Token: token, ExpiresAt: timestamppb.New(expires)}, nil
+}

@@ -1,0 +1,55 @@
+package sweep
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/authserver/internal/store"
+)
+
+// DefaultInterval is the time between two sweeps.
+const DefaultInterval = time.Minute
+
+// Store removes.
+type Store interface {
+	Sweep(ctx context.Context, p store.SweepPolicy) (store.Swept, error)
+}
+
+// Sweeper sweeps.
+type Sweeper struct {
+	Store    Store
+	Policy   store.SweepPolicy
+	Interval time.Duration
+	// Wake tells the outbox that there is work.
+	Wake   func()
+	Logger *slog.Logger
+}
+
+// Run sweeps until ctx ends. A store that is down is logged and tried again.
+func (s *Sweeper) Run(ctx context.Context) error {
+	for {
+		swept, err := s.Store.Sweep(ctx, s.Policy)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			s.Logger.WarnContext(ctx, "sweep failed", fault.Attr(err))
+		case swept != store.Swept{}:
+			s.Logger.InfoContext(ctx, "swept", slog.Int64("requests", swept.Requests), slog.Int64("grants", swept.Grants),
+				slog.Int64("records", swept.Records), slog.Int64("clients", swept.Clients), slog.Int64("keys", swept.Keys))
+		}
+		if swept.Requests+swept.Grants > 0 {
+			s.Wake()
+		}
+		// Not all replicas at the same moment.
+		pause := s.Interval + rand.N(s.Interval/4) //nolint:gosec // no secret
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
