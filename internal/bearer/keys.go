@@ -256,7 +256,7 @@ func getJSON(ctx context.Context, client *http.Client, url string, into any) err
 		return fault.Wrap(fault.Unavailable, errFetch, "the URL of the issuer's keys is not valid")
 	}
 	req.Header.Set("Accept", "application/json")
-	resp, err := outbound.Do(client, req)
+	resp, err := outbound.Do(client, req) //nolint:bodyclose // outbound.ReadAll closes it
 	if err != nil {
 		return err
 	}

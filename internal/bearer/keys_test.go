@@ -192,7 +192,7 @@ func TestWithoutAnyKeysTheIssuerIsAskedOnceASecond(t *testing.T) {
 
 func TestKeySetsThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
-	weak, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // weak on purpose
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -154,9 +154,9 @@ func Attr(err error) slog.Attr {
 	if !ok {
 		return slog.Any("error", err)
 	}
-	if err != error(e) { // text that was put around the *Error on its way up
+	if text := err.Error(); text != e.Error() { // put around the *Error on its way up
 		return slog.Attr{Key: "error", Value: slog.GroupValue(
-			append(e.LogValue().Group(), slog.String("context", err.Error()))...)}
+			append(e.LogValue().Group(), slog.String("context", text))...)}
 	}
 	return slog.Attr{Key: "error", Value: e.LogValue()}
 }

@@ -34,8 +34,11 @@ func find(given string, patterns []string) (string, error) {
 		return "", fault.Newf(fault.Precondition, "%s=%s has no initdb and postgres", BinDirEnv, dir).
 			WithReason("postgres_missing")
 	}
-	if path, err := exec.LookPath("postgres"); err == nil && complete(filepath.Dir(path)) {
-		return filepath.Dir(path), nil
+	if path, err := exec.LookPath("postgres"); err == nil {
+		// Through links, because postgres looks for its own files beside itself.
+		if path, err = filepath.EvalSymlinks(path); err == nil && complete(filepath.Dir(path)) {
+			return filepath.Dir(path), nil
+		}
 	}
 	if dir := newest(patterns); dir != "" {
 		return dir, nil

@@ -84,7 +84,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err := c.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.launch(); err != nil {
+	if err := c.launch(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.ready(ctx); err != nil {
@@ -253,7 +253,7 @@ func (c *Cluster) args() []string {
 
 // launch starts postgres from a thread that lives as long as it: the kernel
 // sends the parent-death signal when the thread that forked ends, not the process.
-func (c *Cluster) launch() error {
+func (c *Cluster) launch(ctx context.Context) error {
 	if err := c.user.touch(c.logPath()); err != nil {
 		return fault.Wrap(fault.Precondition, err, "cannot write the log of Postgres")
 	}
@@ -265,7 +265,8 @@ func (c *Cluster) launch() error {
 	if c.cfg.Throwaway {
 		onDeath = syscall.SIGQUIT
 	}
-	cmd := exec.Command(filepath.Join(c.binDir, "postgres"), c.args()...)
+	// Stop ends it, not the context of the start.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(c.binDir, "postgres"), c.args()...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.cfg.Dir, environment(), log, log
 	cmd.SysProcAttr = c.user.attributes(onDeath)
 
@@ -354,7 +355,10 @@ func (c *Cluster) died() error {
 	if err != nil {
 		return c.exitErr
 	}
-	return fmt.Errorf("postgres: %v: %s", c.exitErr, lastLines(out))
+	if c.exitErr == nil {
+		return fmt.Errorf("postgres ended in order: %s", lastLines(out))
+	}
+	return fmt.Errorf("postgres: %w: %s", c.exitErr, lastLines(out))
 }
 
 // environment is small, so that PG* variables of a developer have no effect.

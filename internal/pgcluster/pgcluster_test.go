@@ -48,7 +48,7 @@ func folder(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // on purpose
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, "pg")
@@ -256,7 +256,7 @@ func TestTCPNeedsAPassword(t *testing.T) {
 func TestFoldersThatPostgresCannotUseAreExplained(t *testing.T) {
 	t.Parallel()
 	private := filepath.Dir(folder(t))
-	if err := os.Chmod(private, 0o700); err != nil { //nolint:gosec // a folder
+	if err := os.Chmod(private, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(private, "pg")
@@ -277,7 +277,7 @@ func TestFoldersThatPostgresCannotUseAreExplained(t *testing.T) {
 		t.Errorf("Start = %v", err)
 	}
 	foreign := folder(t)
-	if err := os.Mkdir(foreign, 0o755); err != nil { //nolint:gosec // a stranger's
+	if err := os.Mkdir(foreign, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chown(foreign, 54321, 54321); err != nil {
@@ -312,7 +312,7 @@ func TestTheNewestInstalledVersionIsUsed(t *testing.T) {
 	root := t.TempDir()
 	for _, version := range []string{"9", "15", "16"} {
 		bin := filepath.Join(root, version, "bin")
-		if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // a folder
+		if err := os.MkdirAll(bin, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		names := []string{"initdb", "postgres"}
@@ -320,7 +320,7 @@ func TestTheNewestInstalledVersionIsUsed(t *testing.T) {
 			names = names[:1] // a client package only
 		}
 		for _, name := range names {
-			if err := os.WriteFile(filepath.Join(bin, name), nil, 0o755); err != nil { //nolint:gosec // a program
+			if err := os.WriteFile(filepath.Join(bin, name), nil, 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}

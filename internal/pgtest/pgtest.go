@@ -209,7 +209,7 @@ func digestOf(migrations []postgres.Migrations) (string, error) {
 			if err != nil {
 				return err
 			}
-			defer f.Close()
+			defer func() { _ = f.Close() }() // it was only read
 			fmt.Fprintf(h, "%q\n", path)
 			_, err = io.Copy(h, f)
 			return err

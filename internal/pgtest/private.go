@@ -44,7 +44,7 @@ func startPrivate() (*private, error) {
 	}
 	p := &private{dir: dir, lock: lock}
 	// MkdirTemp makes it ours alone; the user of Postgres must pass through.
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // entering is all that it allows
+	if err := os.Chmod(dir, 0o711); err != nil { // entering is all that it allows
 		return nil, errors.Join(fault.Wrap(fault.Precondition, err, "cannot open "+dir), p.clear())
 	}
 	p.Cluster, err = pgcluster.Start(context.Background(), pgcluster.Config{

@@ -81,7 +81,6 @@ func poolConfig(cfg Config) (*pgxpool.Config, error) {
 		pc.ConnConfig.Tracer = discreetTracer{otelpgx.NewTracer(
 			otelpgx.WithTracerProvider(cfg.Tracer),
 			otelpgx.WithMeterProvider(noopmetric.NewMeterProvider()),
-			otelpgx.WithTrimSQLInSpanName(),
 			otelpgx.WithDisableConnectionDetailsInAttributes(),
 		)}
 	}

@@ -68,7 +68,7 @@ func (g *Group) Run(ctx context.Context) error {
 			delete(running, r.index)
 			if r.err != nil && first == nil && !stoppedBy(ctx, r.err) {
 				first = fmt.Errorf("%s: %w", g.tasks[r.index].name, r.err)
-				g.log(slog.LevelError, "task failed, stopping", slog.String("task", g.tasks[r.index].name), fault.Attr(r.err))
+				g.logger().Error("task failed, stopping", slog.String("task", g.tasks[r.index].name), fault.Attr(r.err))
 				cancel(first)
 			}
 		case <-done:
@@ -76,7 +76,7 @@ func (g *Group) Run(ctx context.Context) error {
 			timer := time.NewTimer(g.stopTimeout())
 			defer timer.Stop()
 			deadline = timer.C
-			g.log(slog.LevelInfo, "stopping", slog.Duration("within", g.stopTimeout()))
+			g.logger().Info("stopping", slog.Duration("within", g.stopTimeout()))
 		case <-deadline:
 			return errors.Join(first, g.hanging(running))
 		}
@@ -107,8 +107,9 @@ func (g *Group) stopTimeout() time.Duration {
 	return DefaultStopTimeout
 }
 
-func (g *Group) log(level slog.Level, msg string, attrs ...slog.Attr) {
-	if g.Logger != nil {
-		g.Logger.LogAttrs(context.Background(), level, msg, attrs...)
+func (g *Group) logger() *slog.Logger {
+	if g.Logger == nil {
+		return slog.New(slog.DiscardHandler)
 	}
+	return g.Logger
 }

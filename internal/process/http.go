@@ -84,7 +84,7 @@ func (s HTTPServer) Run(ctx context.Context) error {
 
 	select {
 	case err := <-served:
-		return fault.Wrap(fault.Internal, err, "HTTP server on "+ln.Addr().String()+" ended")
+		return s.ended(ln, err)
 	case <-ctx.Done():
 	}
 	if s.OnDrain != nil {
@@ -93,7 +93,8 @@ func (s HTTPServer) Run(ctx context.Context) error {
 	if s.DrainDelay > 0 {
 		select {
 		case <-time.After(s.DrainDelay):
-		case <-served: // nothing left to wait for
+		case err := <-served:
+			return s.ended(ln, err)
 		}
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), orDefault(s.DrainTimeout, DefaultDrainTimeout))
@@ -108,6 +109,11 @@ func (s HTTPServer) Run(ctx context.Context) error {
 		return server.Close()
 	}
 	return nil
+}
+
+// ended is the error of a server that ends without being told to.
+func (s HTTPServer) ended(ln net.Listener, err error) error {
+	return fault.Wrap(fault.Internal, err, "HTTP server on "+ln.Addr().String()+" ended")
 }
 
 func (s HTTPServer) server(ctx context.Context) *http.Server {

@@ -61,7 +61,7 @@ func TestARequestInFlightIsAnsweredDuringTheStop(t *testing.T) {
 	})
 	body := make(chan string, 1)
 	go func() {
-		resp, err := http.Get(url) //nolint:noctx // bounded by the server's stop
+		resp, err := http.Get(url)
 		if err != nil {
 			body <- err.Error()
 			return
@@ -95,7 +95,7 @@ func TestAStreamThatDoesNotEndIsCutAfterTheDrain(t *testing.T) {
 			<-r.Context().Done()
 		}),
 	})
-	resp, err := http.Get(url) //nolint:noctx // bounded by the server's stop
+	resp, err := http.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestRequestsAreServedWhileLoadBalancersLookAway(t *testing.T) {
 	})
 	stop()
 	<-draining
-	resp, err := http.Get(url) //nolint:noctx // a local server
+	resp, err := http.Get(url)
 	if err != nil {
 		t.Fatalf("refused during the delay: %v", err)
 	}
@@ -179,7 +179,7 @@ func TestTLS(t *testing.T) {
 		TLS:     &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}},
 		Handler: http.NotFoundHandler(),
 	})
-	conn, err := tls.Dial("tcp", strings.TrimPrefix(url, "http://"), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec,noctx // only that TLS is spoken
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(url, "http://"), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,7 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	maxBytes := orDefault(cfg.MaxMessageBytes, DefaultMaxMessageBytes)
 	conn, err := grpc.NewClient("dns:///"+cfg.Address,
 		grpc.WithTransportCredentials(&clientCredentials{tls: cfg.TLS, serverName: cfg.ServerName}),
+		grpc.WithAuthority(cfg.ServerName),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDisableServiceConfig(), // none from DNS
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(

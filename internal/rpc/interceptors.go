@@ -55,7 +55,7 @@ func (c *serverChain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 // validatingStream checks each message that arrives.
 type validatingStream struct {
 	grpc.ServerStream
-	ctx   context.Context //nolint:containedctx // grpc.ServerStream hands its context out
+	ctx   context.Context // grpc.ServerStream hands its context out
 	chain *serverChain
 }
 

@@ -199,7 +199,7 @@ func (c *clientCredentials) ServerHandshake(conn net.Conn) (net.Conn, credential
 }
 
 func (c *clientCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: c.serverName}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (c *clientCredentials) Clone() credentials.TransportCredentials {

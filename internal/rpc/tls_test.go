@@ -102,13 +102,13 @@ func TestAnHTTPServerKnowsItsPeersToo(t *testing.T) {
 	server := &http.Server{ReadHeaderTimeout: time.Second, ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, strings.Join(rpc.PeerNames(*r.TLS), ","))
 	})}
-	go server.Serve(ln) //nolint:errcheck // ends with Close
+	go server.Serve(ln)
 	defer server.Close()
 
 	get := func(dial func(context.Context, string, string) (net.Conn, error)) (string, error) {
 		client := &http.Client{Transport: &http.Transport{DialTLSContext: dial}, Timeout: 10 * time.Second}
 		defer client.CloseIdleConnections()
-		resp, err := client.Get("https://" + ln.Addr().String()) //nolint:noctx // the client has a timeout
+		resp, err := client.Get("https://" + ln.Addr().String())
 		if err != nil {
 			return "", err
 		}
@@ -122,7 +122,7 @@ func TestAnHTTPServerKnowsItsPeersToo(t *testing.T) {
 	if _, err := get(rpctest.NewCA(t).TLS("operator").DialTLSContext("tokenbroker")); err == nil {
 		t.Error("a stranger was served")
 	}
-	nobody := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext //nolint:gosec // a client without a certificate
+	nobody := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext
 	if _, err := get(nobody); err == nil {
 		t.Error("a client without a certificate was served")
 	}

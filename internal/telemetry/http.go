@@ -61,8 +61,10 @@ func (t *Telemetry) Middleware(cfg HTTPConfig) func(http.Handler) http.Handler {
 	if err != nil {
 		t.Logger.Error("metric", fault.Attr(err))
 	}
-	m := &middleware{cfg: cfg, logger: t.Logger, duration: duration, active: active,
-		server: attribute.String("server", cfg.Server)}
+	m := &middleware{
+		cfg: cfg, logger: t.Logger, duration: duration, active: active,
+		server: attribute.String("server", cfg.Server),
+	}
 	opts := []otelhttp.Option{
 		otelhttp.WithTracerProvider(t.Tracer),
 		otelhttp.WithMeterProvider(noopmetric.NewMeterProvider()), // its labels have no bound
@@ -163,12 +165,11 @@ func validRequestID(id string) bool {
 	if len(id) == 0 || len(id) > 64 {
 		return false
 	}
-	for _, c := range []byte(id) {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
-			return false
-		}
+	odd := func(c rune) bool {
+		letter, digit := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z', c >= '0' && c <= '9'
+		return !letter && !digit && c != '-' && c != '_' && c != '.'
 	}
-	return true
+	return !strings.ContainsFunc(id, odd)
 }
 
 type routeKey struct{}

@@ -34,7 +34,7 @@ func TestTracesReachTheCollectorBeforeTheProcessEnds(t *testing.T) {
 	s := &sink{got: make(chan *collector.ExportTraceServiceRequest, 1)}
 	server := grpc.NewServer()
 	collector.RegisterTraceServiceServer(server, s)
-	go server.Serve(ln) //nolint:errcheck // ends with Stop
+	go server.Serve(ln)
 	defer server.Stop()
 
 	tel, err := build(t.Context(), Config{Service: "gateway", OTLPEndpoint: "http://" + ln.Addr().String(), SampleRatio: 1, LogOutput: &buffer{}})

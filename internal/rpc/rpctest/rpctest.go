@@ -65,7 +65,7 @@ func (c *CA) TLS(names ...string) *rpc.TLS {
 // address.
 func Serve(t testing.TB, s *rpc.Server) (address string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
