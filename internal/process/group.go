@@ -32,11 +32,18 @@ type Group struct {
 type namedTask struct {
 	name string
 	run  Task
+	last bool
 }
 
 // Add adds a task. The name appears in errors and logs.
 func (g *Group) Add(name string, task Task) {
-	g.tasks = append(g.tasks, namedTask{name, task})
+	g.tasks = append(g.tasks, namedTask{name: name, run: task})
+}
+
+// AddLast adds a task whose context ends when all tasks of Add have ended:
+// telemetry, which reports their stop, and pools, which they use until then.
+func (g *Group) AddLast(name string, task Task) {
+	g.tasks = append(g.tasks, namedTask{name: name, run: task, last: true})
 }
 
 type result struct {
@@ -51,22 +58,36 @@ type result struct {
 func (g *Group) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	lastCtx, cancelLast := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancelLast(nil)
 
 	results := make(chan result, len(g.tasks)) // buffered: a late task must not leak
 	running := make(map[int]bool, len(g.tasks))
+	others := 0 // running, and not of AddLast
 	for i, t := range g.tasks {
 		running[i] = true
-		go func() { results <- result{i, t.run(ctx)} }()
+		taskCtx := lastCtx
+		if !t.last {
+			taskCtx = ctx
+			others++
+		}
+		go func() { results <- result{i, t.run(taskCtx)} }()
 	}
 
 	var first error
 	var deadline <-chan time.Time
 	done := ctx.Done()
 	for len(running) > 0 {
+		if others == 0 {
+			cancelLast(nil)
+		}
 		select {
 		case r := <-results:
 			delete(running, r.index)
-			if r.err != nil && first == nil && !stoppedBy(ctx, r.err) {
+			if !g.tasks[r.index].last {
+				others--
+			}
+			if r.err != nil && first == nil && !stoppedBy(ctx, r.err) && !stoppedBy(lastCtx, r.err) {
 				first = fmt.Errorf("%s: %w", g.tasks[r.index].name, r.err)
 				g.logger().Error("task failed, stopping", slog.String("task", g.tasks[r.index].name), fault.Attr(r.err))
 				cancel(first)

@@ -58,6 +58,47 @@ func TestAnOrderlyStopIsNoError(t *testing.T) {
 	})
 }
 
+func TestLastTasksOutliveTheOthers(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(cancel context.CancelFunc) process.Task{
+		"a stop": func(cancel context.CancelFunc) process.Task {
+			return func(ctx context.Context) error {
+				cancel()
+				<-ctx.Done()
+				time.Sleep(time.Second) // takes its time
+				return nil
+			}
+		},
+		"the end of the work": func(context.CancelFunc) process.Task {
+			return func(context.Context) error { time.Sleep(time.Second); return nil }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var order []string
+				work := end(cancel)
+				var g process.Group
+				g.AddLast("telemetry", func(ctx context.Context) error {
+					err := waits(ctx)
+					order = append(order, "telemetry")
+					return err
+				})
+				g.Add("server", func(ctx context.Context) error {
+					err := work(ctx)
+					order = append(order, "server")
+					return err
+				})
+				if err := g.Run(ctx); err != nil || strings.Join(order, " ") != "server telemetry" {
+					t.Errorf("Run = %v, order %v", err, order)
+				}
+			})
+		})
+	}
+}
+
 func TestAFailureWhileStoppingIsReported(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

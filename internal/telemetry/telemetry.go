@@ -143,8 +143,9 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Task waits for ctx to end, then shuts down within five seconds. Traces of the
-// other tasks' stops may be lost when they take longer than it.
+// Task waits for ctx to end, then shuts down within five seconds. Give it to
+// process.Group.AddLast, so that what the other tasks do while they stop is
+// still reported.
 func (t *Telemetry) Task(ctx context.Context) error {
 	<-ctx.Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
