@@ -145,7 +145,7 @@ func (o *oidc) complete(ctx context.Context, e endpoints, access secret.String, 
 	if e.userInfo == "" || (id.Name != "" && id.Email != "") {
 		return id, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, endpoint.Timeout/2)
+	ctx, cancel := context.WithTimeout(ctx, endpoint.DefaultTimeout/2)
 	defer cancel()
 	doc, err := o.p.userInfo(ctx, e.userInfo, "GET", nil, access)
 	if err != nil {

@@ -26,6 +26,9 @@ type Config struct {
 	Secrets *secret.Resolver
 	// Dials overrides where some HOST:PORT are found.
 	Dials outbound.Dials
+	// Timeout is the hard deadline of one request; zero means
+	// endpoint.DefaultTimeout, ten seconds.
+	Timeout time.Duration
 	// Observer traces and counts requests; nil does neither.
 	Observer *endpoint.Observer
 	// Logger is told what a provider's operator should know; nil is silent.
@@ -45,6 +48,9 @@ type Registry struct {
 func NewRegistry(d *config.Deployment, cfg Config) (*Registry, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = endpoint.DefaultTimeout
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -123,7 +129,7 @@ func newProvider(p *config.Provider, cfg Config) (*Provider, error) {
 		cfg: p, log: cfg.Logger, now: cfg.Now,
 		client: endpoint.NewClient(endpoint.Config{
 			Label: p.Name, Display: "provider " + p.Name, Provider: p.Name,
-			HTTP: client, Observer: cfg.Observer, Now: cfg.Now,
+			HTTP: client, Timeout: cfg.Timeout, Observer: cfg.Observer, Now: cfg.Now,
 		}),
 	}
 	if p.ClientSecret != nil {
@@ -167,7 +173,7 @@ func httpClient(p *config.Provider, cfg Config) (*http.Client, error) {
 		}
 	}
 	return outbound.New(outbound.Config{
-		Timeout: endpoint.Timeout, Policy: policy, Dials: cfg.Dials, RootCAs: roots,
+		Timeout: cfg.Timeout, Policy: policy, Dials: cfg.Dials, RootCAs: roots,
 	}), nil
 }
 

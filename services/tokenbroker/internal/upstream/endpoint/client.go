@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	// Timeout is the hard deadline of one request, from dial to last byte.
-	Timeout = 10 * time.Second
+	// DefaultTimeout is the hard deadline of one request, from dial to last byte.
+	DefaultTimeout = 10 * time.Second
 	// MaxBody bounds an answer, in bytes.
 	MaxBody = 1 << 20
 	// maxRetryAfter bounds how long a server may tell us to stay away.
@@ -46,6 +46,8 @@ type Config struct {
 	Provider string
 	// HTTP is made by package outbound.
 	HTTP *http.Client
+	// Timeout is the hard deadline of one request; zero means DefaultTimeout.
+	Timeout time.Duration
 	// Observer traces and counts; nil does neither.
 	Observer *Observer
 	// Now is time.Now, or a test's.
@@ -63,6 +65,9 @@ type Client struct {
 func NewClient(cfg Config) *Client {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
 	}
 	return &Client{cfg: cfg, breaker: NewBreaker(cfg.Now)}
 }
@@ -106,7 +111,7 @@ func (c *Client) Do(ctx context.Context, req Request, read func(*Response) error
 			WithRetryAfter(max(wait, time.Second))
 	}
 	parent := ctx
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	resp, err := c.send(ctx, req)
 	switch {
