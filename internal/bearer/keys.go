@@ -38,6 +38,9 @@ const (
 	maxDocument  = 256 << 10
 	maxKeys      = 100
 	minRSABits   = 2048 // RFC 7518 section 3.3
+	// maxCandidates bounds the signatures that one token without a key's name
+	// can make us check.
+	maxCandidates = 8
 )
 
 var errFetch = errors.New("the answer is not a usable document")
@@ -102,7 +105,7 @@ func (s *keySet) lookup(kid, alg string) (keys []any, generation uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.keys {
-		if (kid == "" || k.kid == kid) && (k.alg == "" || k.alg == alg) {
+		if (kid == "" || k.kid == kid) && (k.alg == "" || k.alg == alg) && len(keys) < maxCandidates {
 			keys = append(keys, k.key)
 		}
 	}
