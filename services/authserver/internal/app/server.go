@@ -225,4 +225,3 @@ func callbacks(providers []config.Provider) (map[string][]string, error) {
 	}
 	return paths, nil
 }
-

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/authserver/internal/clients"
@@ -76,7 +77,7 @@ func (c *Checker) Check(ctx context.Context, q url.Values) (*store.Client, store
 	}
 	if problem := c.parameters(q, client, &p); problem != nil {
 		problem.RedirectURI = p.RedirectURI
-		if len(q["state"]) <= 1 && len(p.State) <= maxStateBytes {
+		if len(q["state"]) <= 1 && printable(p.State) && len(p.State) <= maxStateBytes {
 			problem.State = p.State
 		}
 		return nil, store.Params{}, problem
@@ -90,9 +91,6 @@ func (c *Checker) client(ctx context.Context, q url.Values) (*store.Client, erro
 		return nil, fault.New(fault.Invalid, "the request does not say which application it is from").WithReason(ReasonRequest)
 	}
 	unknown := fault.New(fault.Invalid, "the application that sent you here is not registered").WithReason(ReasonClient)
-	if len(ids[0]) > clients.MaxURIBytes || slices.Contains([]byte(ids[0]), 0) {
-		return nil, unknown
-	}
 	client, err := c.Clients.Client(ctx, ids[0])
 	if err != nil && fault.KindOf(err) == fault.NotFound {
 		return nil, unknown.WithCause(err)
@@ -113,6 +111,8 @@ func (c *Checker) parameters(q url.Values, client *store.Client, p *store.Params
 	switch {
 	case len(p.State) > maxStateBytes:
 		return invalid("state is longer than 4096 bytes")
+	case !printable(p.State): // RFC 6749, appendix A.5
+		return invalid("state has a character that is not printable ASCII")
 	case q.Has("request"):
 		return &ClientError{Code: codeRequestNotSupported, Description: "request objects are not supported"}
 	case q.Has("request_uri"):
@@ -139,4 +139,8 @@ func (c *Checker) parameters(q url.Values, client *store.Client, p *store.Params
 	p.CodeChallenge, p.Resources = q.Get("code_challenge"), resources
 	p.Scopes = c.Policy.Downscope(q.Get("scope"), client.Scopes)
 	return nil
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }

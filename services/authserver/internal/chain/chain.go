@@ -49,7 +49,7 @@ type Requests interface {
 type Legs interface {
 	StartLeg(ctx context.Context, state string, leg store.Leg) error
 	TakeLeg(ctx context.Context, state string, providers []string, browserHash []byte) (*store.Leg, *store.AuthorizationRequest, error)
-	LegExists(ctx context.Context, state string) (bool, error)
+	LegElsewhere(ctx context.Context, state string, browserHash []byte) (bool, error)
 }
 
 // Ends makes the end of a request and of its session one transaction.

@@ -116,7 +116,7 @@ func (c *Chain) Return(ctx context.Context, cb Callback, browserHash []byte) (St
 	}
 	leg, req, err := c.cfg.Legs.TakeLeg(ctx, cb.State, cb.Providers, browserHash)
 	if err != nil {
-		return Step{}, c.notTaken(ctx, cb.State, err)
+		return Step{}, c.notTaken(ctx, cb.State, browserHash, err)
 	}
 	i := slices.IndexFunc(req.Progress.Providers, func(p store.Provider) bool { return p.Name == leg.Provider })
 	if i < 0 {
@@ -137,15 +137,15 @@ func (c *Chain) Return(ctx context.Context, cb Callback, browserHash []byte) (St
 }
 
 // notTaken tells a callback in another browser from a state that is no good.
-func (c *Chain) notTaken(ctx context.Context, state string, err error) error {
+func (c *Chain) notTaken(ctx context.Context, state string, browserHash []byte, err error) error {
 	if fault.KindOf(err) != fault.NotFound {
 		return err
 	}
-	alive, lookErr := c.cfg.Legs.LegExists(ctx, state)
+	elsewhere, lookErr := c.cfg.Legs.LegElsewhere(ctx, state, browserHash)
 	if lookErr != nil {
 		return lookErr
 	}
-	if alive {
+	if elsewhere {
 		return fault.Wrap(fault.Denied, err, "this sign-in was started in another browser").WithReason(ReasonOtherBrowser)
 	}
 	return unknownState(err)

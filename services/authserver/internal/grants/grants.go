@@ -29,11 +29,8 @@ import (
 // again.
 const DefaultGrace = time.Minute
 
-const (
-	maxClientIDBytes = 2048
-	// hmacKeyBytes is how much of a secret fosite uses.
-	hmacKeyBytes = 32
-)
+// hmacKeyBytes is how much of a secret fosite uses.
+const hmacKeyBytes = 32
 
 // Broker is what the token endpoint asks of LoginService.
 type Broker interface {
@@ -201,5 +198,3 @@ func (s *Service) audit(ctx context.Context, event, outcome string, g *store.Gra
 	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", event),
 		slog.String("outcome", outcome), slog.String("client_id", g.ClientID), slog.String("session_id", g.SessionID))
 }
-
-func containsZero(s string) bool { return strings.ContainsRune(s, 0) }

@@ -70,6 +70,9 @@ func (s *Service) Revoke(w http.ResponseWriter, r *http.Request) {
 	g, err := s.presented(w, r)
 	switch {
 	case errors.Is(err, errUnknownToken): // section 2.2: not an error
+	case errors.Is(err, errForeignToken): // section 2.1
+		s.refuse(w, r, fosite.ErrUnauthorizedClient.WithHint("The token was issued to another client."))
+		return
 	case err != nil:
 		s.refuse(w, r, err)
 		return
@@ -100,9 +103,8 @@ type introspection struct {
 // what it learns of others' is that they are not active.
 func (s *Service) Introspect(w http.ResponseWriter, r *http.Request) {
 	p, err := s.presented(w, r)
-	rfc := fosite.ErrorToRFC6749Error(err)
 	switch {
-	case errors.Is(err, errUnknownToken), err != nil && rfc.ErrorField == fosite.ErrUnauthorizedClient.ErrorField:
+	case errors.Is(err, errUnknownToken), errors.Is(err, errForeignToken):
 		web.JSON(w, http.StatusOK, introspection{})
 		return
 	case err != nil:
@@ -122,8 +124,11 @@ type presented struct {
 	about introspection
 }
 
-// errUnknownToken: no token of ours, or none any more.
-var errUnknownToken = errors.New("unknown token")
+// What a client may have shown instead of a token of its own.
+var (
+	errUnknownToken = errors.New("unknown token")
+	errForeignToken = errors.New("another client's token")
+)
 
 // presented authenticates the client and finds the grant of the token that it
 // shows. token_type_hint is not needed: the two kinds look different.
@@ -149,7 +154,7 @@ func (s *Service) presented(w http.ResponseWriter, r *http.Request) (*presented,
 		return nil, err
 	}
 	if p.ClientID != client.GetID() {
-		return nil, fosite.ErrUnauthorizedClient.WithHint("The token was issued to another client.")
+		return nil, errForeignToken
 	}
 	return p, nil
 }

@@ -32,9 +32,6 @@ var (
 
 // GetClient implements fosite.ClientManager.
 func (s *storage) GetClient(ctx context.Context, id string) (fosite.Client, error) {
-	if len(id) > maxClientIDBytes || containsZero(id) {
-		return nil, fosite.ErrNotFound
-	}
 	c, err := s.store.Client(ctx, id)
 	if err != nil {
 		return nil, notFound(err)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/postgres"
 )
 
@@ -47,6 +48,9 @@ func (s *Store) CreateClient(ctx context.Context, c *Client) error {
 
 // Client returns a registration, or NotFound.
 func (s *Store) Client(ctx context.Context, id string) (*Client, error) {
+	if !storable(id) {
+		return nil, fault.New(fault.NotFound, "")
+	}
 	rows, err := s.db(ctx).Query(ctx, `SELECT `+clientColumns+` FROM authserver.clients WHERE id = $1`, id)
 	if err != nil {
 		return nil, postgres.Fault(err)

@@ -125,6 +125,9 @@ func (s *Store) GrantOfSession(ctx context.Context, sessionID string) (*Grant, e
 // GrantAlive reports whether a session is active, belongs to user and has not
 // come to its end.
 func (s *Store) GrantAlive(ctx context.Context, sessionID, userID string) (bool, error) {
+	if !storable(sessionID) || !storable(userID) {
+		return false, nil
+	}
 	var alive bool
 	err := s.db(ctx).QueryRow(ctx, `
 		SELECT EXISTS (SELECT FROM authserver.grants

@@ -120,6 +120,9 @@ func (s *Store) CreateRequest(ctx context.Context, r *AuthorizationRequest, life
 
 // Request returns a live request of this browser, or NotFound.
 func (s *Store) Request(ctx context.Context, id string, browserHash []byte) (*AuthorizationRequest, error) {
+	if !storable(id) {
+		return nil, fault.New(fault.NotFound, "")
+	}
 	return s.oneRequest(ctx, `
 		SELECT `+requestColumns+` FROM authserver.authorization_requests
 		WHERE id = $1 AND browser_hash = $2 AND expires_at > now()`, id, browserHash)
@@ -169,8 +172,8 @@ func (s *Store) oneRequest(ctx context.Context, sql string, args ...any) (*Autho
 // is replaced, so that its state is worth nothing any more.
 func (s *Store) StartLeg(ctx context.Context, state string, leg Leg) error {
 	tag, err := s.db(ctx).Exec(ctx, `
-		INSERT INTO authserver.legs (state_hash, request_id, provider, redirect_uri, sealed, expires_at)
-		SELECT $1, r.id, $3, $4, $5, r.expires_at FROM authserver.authorization_requests r
+		INSERT INTO authserver.legs (state_hash, request_id, provider, redirect_uri, sealed)
+		SELECT $1, r.id, $3, $4, $5 FROM authserver.authorization_requests r
 		WHERE r.id = $2 AND r.phase = 'legs' AND r.expires_at > now()
 		ON CONFLICT (request_id) DO UPDATE SET state_hash = excluded.state_hash, provider = excluded.provider,
 			redirect_uri = excluded.redirect_uri, sealed = excluded.sealed`,
@@ -179,14 +182,14 @@ func (s *Store) StartLeg(ctx context.Context, state string, leg Leg) error {
 }
 
 // TakeLeg consumes a state: it removes and returns the leg, with its request,
-// when state, browser and one of the providers fit and neither has expired. Otherwise it
+// when state, browser and one of the providers fit and the request has not expired. Otherwise it
 // is NotFound and nothing has changed: a callback in another browser cannot
 // spoil the leg.
 func (s *Store) TakeLeg(ctx context.Context, state string, providers []string, browserHash []byte) (*Leg, *AuthorizationRequest, error) {
 	rows, err := s.db(ctx).Query(ctx, `
 		DELETE FROM authserver.legs l USING authserver.authorization_requests r
 		WHERE l.state_hash = $1 AND l.provider = ANY ($2) AND r.id = l.request_id AND r.browser_hash = $3
-			AND l.expires_at > now() AND r.expires_at > now()
+			AND r.expires_at > now()
 		RETURNING l.request_id, l.provider, l.redirect_uri, l.sealed,
 			r.id, r.client_id, r.browser_hash, r.phase, r.session_id, r.user_id, r.params, r.progress, r.expires_at`,
 		Digest(state), providers, browserHash)
@@ -209,13 +212,14 @@ func (s *Store) TakeLeg(ctx context.Context, state string, providers []string, b
 	return &t.leg, &t.req, nil
 }
 
-// LegExists reports whether a state is alive, in whatever browser: what an error
-// page needs to know.
-func (s *Store) LegExists(ctx context.Context, state string) (bool, error) {
-	var exists bool
+// LegElsewhere reports whether a state is alive in another browser than this one:
+// what an error page needs to know.
+func (s *Store) LegElsewhere(ctx context.Context, state string, browserHash []byte) (bool, error) {
+	var elsewhere bool
 	err := s.db(ctx).QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM authserver.legs WHERE state_hash = $1 AND expires_at > now())`, Digest(state)).Scan(&exists)
-	return exists, postgres.Fault(err)
+		SELECT EXISTS (SELECT FROM authserver.legs l JOIN authserver.authorization_requests r ON r.id = l.request_id
+			WHERE l.state_hash = $1 AND r.browser_hash <> $2 AND r.expires_at > now())`, Digest(state), browserHash).Scan(&elsewhere)
+	return elsewhere, postgres.Fault(err)
 }
 
 // affected turns "no row changed" into NotFound.

@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"embed"
 	"io/fs"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -44,6 +46,12 @@ func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
 func Digest(value string) []byte {
 	sum := sha256.Sum256([]byte(value))
 	return sum[:]
+}
+
+// storable reports whether Postgres takes a text: what it does not was never
+// stored, and so is not found.
+func storable(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsRune(text, 0)
 }
 
 // querier is what a pool and a transaction have in common.

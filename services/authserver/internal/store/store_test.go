@@ -192,8 +192,14 @@ func TestAStateIsTakenOnceByItsBrowserForItsProvider(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if there, err := f.LegExists(t.Context(), "state"); err != nil || !there {
-		t.Errorf("the leg was spoiled: %v, %v", there, err)
+	for _, tt := range []struct {
+		state   string
+		browser []byte
+		want    bool
+	}{{"state", browser, false}, {"state", store.Digest("other"), true}, {"state2", store.Digest("other"), false}} {
+		if got, err := f.LegElsewhere(t.Context(), tt.state, tt.browser); err != nil || got != tt.want {
+			t.Errorf("%s elsewhere: %v, %v", tt.state, got, err)
+		}
 	}
 	got, req, err := f.TakeLeg(t.Context(), "state", []string{"corp"}, browser)
 	f.must(err)
@@ -328,6 +334,20 @@ func TestClaimedSessionEndsGoToOneReplicaAndComeBackAfterTheLease(t *testing.T) 
 	}
 	f.must(f.RetrySessionEnd(t.Context(), again[0].SessionID, time.Hour))
 	f.must(f.SessionEndDone(t.Context(), claimed[0]))
+}
+
+func TestWhatPostgresCannotStoreIsSimplyNotFound(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for _, id := range []string{"a\x00b", "\xff"} {
+		_, err := f.Client(t.Context(), id)
+		f.wantKind(err, fault.NotFound)
+		_, err = f.Request(t.Context(), id, browser)
+		f.wantKind(err, fault.NotFound)
+		if alive, err := f.GrantAlive(t.Context(), id, id); err != nil || alive {
+			t.Errorf("%q: %v, %v", id, alive, err)
+		}
+	}
 }
 
 func TestAUsedCodeIsStillKnown(t *testing.T) {

@@ -36,7 +36,7 @@ CREATE TABLE authserver.authorization_requests (
 CREATE INDEX ON authserver.authorization_requests (expires_at);
 CREATE INDEX ON authserver.authorization_requests (client_id);
 
--- The leg that is under way; a request has one at a time.
+-- The leg that is under way; a request has one at a time, and the leg ends with it.
 CREATE TABLE authserver.legs (
     -- SHA-256 of the state parameter.
     state_hash   bytea PRIMARY KEY,
@@ -44,8 +44,7 @@ CREATE TABLE authserver.legs (
     provider     text NOT NULL,
     redirect_uri text NOT NULL,
     -- PKCE verifier and nonce, sealed.
-    sealed       bytea NOT NULL,
-    expires_at   timestamptz NOT NULL
+    sealed       bytea NOT NULL
 );
 
 -- What a login has led to. Pending until its code is redeemed.

@@ -1,0 +1,631 @@
+package app_test
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"chatelaine.dev/internal/fault"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+)
+
+func TestOneLoginWalksThroughEveryProviderAndEndsInTokens(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c, b := s.client(), s.browser()
+
+	consent := b.get(c.query())
+	wantStatus(t, consent, http.StatusOK, "Example Client", "127.0.0.1:33418", "corp", "octohub", "optional", audience, "registered itself")
+	if n := len(s.broker.Sessions("pending")); n != 0 {
+		t.Error("a session was begun before the person agreed")
+	}
+	first := b.answer(consent, "approve")
+	wantStatus(t, first, http.StatusSeeOther)
+	leg, err := url.Parse(first.location)
+	s.must(err)
+	q := leg.Query()
+	if leg.Host != "corp.example" || q.Get("tenant") != "1" || q.Get("access_type") != "offline" || q.Get("scope") != "openid profile email offline_access" ||
+		q.Get("nonce") == "" || q.Get("state") == "never-taken" || q.Get("redirect_uri") != issuer+"/oauth/callback/corp" {
+		t.Errorf("first leg %s", first.location)
+	}
+	second := b.get(s.broker.SignIn(t, first.location, "alice"))
+	wantStatus(t, second, http.StatusSeeOther)
+	if !strings.HasPrefix(second.location, "https://octohub.example/login/oauth/authorize?") || strings.Contains(second.location, "nonce=") {
+		t.Errorf("second leg %s", second.location)
+	}
+	last := b.get(s.broker.SignIn(t, second.location, "alice"))
+	wantStatus(t, last, http.StatusSeeOther)
+	code := s.clientAnswer(last.location).Get("code")
+	if len(s.broker.Sessions("active")) != 0 {
+		t.Error("the session is active before its code was redeemed")
+	}
+
+	got := c.redeem(code)
+	if got.status != http.StatusOK || !strings.EqualFold(got.TokenType, "bearer") || got.Scope != "tools" || got.RefreshToken == "" || got.ExpiresIn < 3590 || got.ExpiresIn > 3600 {
+		t.Fatalf("tokens %+v", got)
+	}
+	typ, claims := s.verified(got.AccessToken)
+	if typ != "at+jwt" {
+		t.Errorf("typ %q", typ)
+	}
+	session := s.broker.Sessions("active")[0]
+	if claims["jti"] == "" || claims["exp"].(float64)-claims["iat"].(float64) < 3590 {
+		t.Errorf("claims %v", claims)
+	}
+	for _, name := range []string{"jti", "exp", "iat"} {
+		delete(claims, name)
+	}
+	if diff := cmp.Diff(map[string]any{
+		"iss": issuer, "sub": "user-alice", "aud": []any{audience}, "client_id": c.id, "scope": "tools", "tsid": session,
+	}, claims); diff != "" {
+		t.Error(diff)
+	}
+	s.notLogged(code, got.AccessToken, got.RefreshToken, q.Get("state"), c.verifier)
+}
+
+func TestTheCookieOfALoginIsSafe(t *testing.T) {
+	t.Parallel()
+	for base, want := range map[string]string{
+		"http://localhost:8080":  "chatelaine-browser-8080=; Path=/; HttpOnly; SameSite=Lax",
+		"https://auth.example":   "__Host-chatelaine-browser=; Path=/; HttpOnly; Secure; SameSite=Lax",
+		"https://auth.example/t": "__Host-chatelaine-browser=; Path=/; HttpOnly; Secure; SameSite=Lax",
+	} {
+		s := newSystemWith(t, options{issuer: base})
+		p := s.browser().get(s.client().query())
+		cookies := p.header.Values("Set-Cookie")
+		if len(cookies) != 1 {
+			t.Fatalf("%s: cookies %v", base, cookies)
+		}
+		name, rest, _ := strings.Cut(cookies[0], "=")
+		value, attributes, _ := strings.Cut(rest, ";")
+		if got := name + "=;" + attributes; got != want || len(value) != 43 {
+			t.Errorf("%s: %s, want %s", base, got, want)
+		}
+	}
+}
+
+func TestThePagesCarryTheHeadersThatProtectThem(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	for _, p := range []page{s.browser().get(s.client().query()), s.browser().get("/oauth/authorize")} {
+		for name, want := range map[string]string{
+			"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+			"Access-Control-Allow-Origin": "",
+		} {
+			if got := p.header.Get(name); got != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+		if csp := p.header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") ||
+			strings.Contains(csp, "unsafe") || strings.Contains(csp, "script") {
+			t.Errorf("CSP %s", csp)
+		}
+	}
+}
+
+func TestARequestThatCannotBeTrustedIsAPageAndNeverARedirect(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c := s.client()
+	for name, tt := range map[string]struct {
+		edit func(q url.Values)
+		text string
+	}{
+		"unknown client":       {func(q url.Values) { q.Set("client_id", "nobody") }, "not registered"},
+		"no client":            {func(q url.Values) { q.Del("client_id") }, "without saying which application"},
+		"two clients":          {func(q url.Values) { q.Add("client_id", c.id) }, "without saying which application"},
+		"a client with a zero": {func(q url.Values) { q.Set("client_id", "a\x00b") }, "not registered"},
+		"foreign redirect URI": {func(q url.Values) { q.Set("redirect_uri", "https://evil.example/cb") }, "address that it has not registered"},
+		"another path":         {func(q url.Values) { q.Set("redirect_uri", "http://127.0.0.1:33418/other") }, "address that it has not registered"},
+		"another loopback":     {func(q url.Values) { q.Set("redirect_uri", "http://localhost:33418/cb") }, "address that it has not registered"},
+		"two redirect URIs":    {func(q url.Values) { q.Add("redirect_uri", redirect) }, "address that it has not registered"},
+		"an empty one":         {func(q url.Values) { q.Set("redirect_uri", "") }, "address that it has not registered"},
+	} {
+		p := s.browser().get(c.query(tt.edit))
+		if p.location != "" {
+			t.Errorf("%s: redirected to %s", name, p.location)
+		}
+		wantStatus(t, p, http.StatusBadRequest, tt.text, "What you can do", "Reference")
+		if p.header.Get("Set-Cookie") != "" {
+			t.Errorf("%s: set a cookie", name)
+		}
+	}
+	s.nothingLeft()
+}
+
+func TestARequestThatIsWrongIsAnsweredToTheClientAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c := s.client()
+	for name, tt := range map[string]struct {
+		edit       func(q url.Values)
+		code, text string
+	}{
+		"no PKCE":                  {func(q url.Values) { q.Del("code_challenge") }, "invalid_request", "PKCE is required"},
+		"plain PKCE":               {func(q url.Values) { q.Set("code_challenge_method", "plain") }, "invalid_request", "must be S256"},
+		"PKCE without a method":    {func(q url.Values) { q.Del("code_challenge_method") }, "invalid_request", "must be S256"},
+		"a short challenge":        {func(q url.Values) { q.Set("code_challenge", "abc") }, "invalid_request", "43 characters"},
+		"unknown resource":         {func(q url.Values) { q.Set("resource", "https://other.example/mcp") }, "invalid_target", "unknown resource"},
+		"one unknown of two":       {func(q url.Values) { q.Add("resource", "https://other.example/mcp") }, "invalid_target", "unknown resource"},
+		"a backend we lack":        {func(q url.Values) { q.Set("resource", audience+"/nothing") }, "invalid_target", "unknown resource"},
+		"implicit":                 {func(q url.Values) { q.Set("response_type", "token") }, "unsupported_response_type", "code"},
+		"no response type":         {func(q url.Values) { q.Del("response_type") }, "invalid_request", "response_type"},
+		"fragment":                 {func(q url.Values) { q.Set("response_mode", "fragment") }, "invalid_request", "response_mode"},
+		"a request object":         {func(q url.Values) { q.Set("request", "eyJ") }, "request_not_supported", "request"},
+		"a request URI":            {func(q url.Values) { q.Set("request_uri", "https://x.example") }, "request_uri_not_supported", "request_uri"},
+		"a state with a zero byte": {func(q url.Values) { q.Set("state", "a\x00b") }, "invalid_request", "printable"},
+		"two scopes":               {func(q url.Values) { q.Add("scope", "admin") }, "invalid_request", "more than once"},
+	} {
+		p := s.browser().get(c.query(tt.edit))
+		wantStatus(t, p, http.StatusSeeOther)
+		_, query, _ := strings.Cut(p.location, "?")
+		q, err := url.ParseQuery(query)
+		s.must(err)
+		if !strings.HasPrefix(p.location, redirect+"?") || q.Get("error") != tt.code || !strings.Contains(q.Get("error_description"), tt.text) ||
+			q.Get("iss") != issuer || (q.Get("state") != "client-state") != (name == "a state with a zero byte") {
+			t.Errorf("%s: %v", name, q)
+		}
+	}
+	if s.broker.Calls("ListProviders") != 0 {
+		t.Error("the broker was asked before the checks were done")
+	}
+	s.nothingLeft()
+}
+
+func TestScopesAreLeftOutAndNeverRefused(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	for asked, want := range map[string]string{
+		"tools admin": "tools admin", "admin": "admin", "openid nonsense": "", "": "tools admin offline_access",
+		"offline_access tools": "tools offline_access",
+	} {
+		c := s.client()
+		got := c.redeem(c.login(s.browser(), func(q url.Values) { q.Set("scope", asked) }))
+		if got.Scope != want {
+			t.Errorf("asked for %q, got %q, want %q", asked, got.Scope, want)
+		}
+		if got.RefreshToken == "" {
+			t.Errorf("%q: no refresh token for a client that registered the grant", asked)
+		}
+	}
+}
+
+func TestOtherRequestsThatRealClientsSendWork(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	for name, tt := range map[string]struct {
+		edit func(q url.Values)
+		want []any
+	}{
+		"no resource":    {func(q url.Values) { q.Del("resource") }, []any{audience}},
+		"a backend":      {func(q url.Values) { q.Set("resource", audience+"/repos") }, []any{audience + "/repos"}},
+		"a list":         {func(q url.Values) { q["resource"] = []string{audience + "/repos", audience} }, []any{audience + "/repos", audience}},
+		"twice the same": {func(q url.Values) { q["resource"] = []string{audience, audience} }, []any{audience}},
+		"unknown params": {func(q url.Values) { q.Set("prompt", "consent"); q.Set("audience", "x") }, []any{audience}},
+		"response_mode":  {func(q url.Values) { q.Set("response_mode", "query") }, []any{audience}},
+	} {
+		c := s.client()
+		got := c.redeem(c.login(s.browser(), tt.edit))
+		if got.status != http.StatusOK {
+			t.Errorf("%s: %+v", name, got)
+			continue
+		}
+		if _, claims := s.verified(got.AccessToken); !cmp.Equal(claims["aud"], any(tt.want)) {
+			t.Errorf("%s: aud %v, want %v", name, claims["aud"], tt.want)
+		}
+	}
+}
+
+func TestDenyingLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	b := s.browser()
+	p := b.answer(b.get(s.client().query()), "deny")
+	wantStatus(t, p, http.StatusSeeOther)
+	if q := s.clientAnswer(p.location); q.Get("error") != "access_denied" || q.Get("error_description") == "" {
+		t.Errorf("answer %v", q)
+	}
+	s.nothingLeft()
+}
+
+// legFailures are the ways in which a provider lets a login down.
+func legFailures() map[string]struct {
+	prepare func(s *system)
+	spoil   func(callback string) string
+	skip    brokerv1.SkipReason
+	oauth   string
+} {
+	type failure = struct {
+		prepare func(s *system)
+		spoil   func(callback string) string
+		skip    brokerv1.SkipReason
+		oauth   string
+	}
+	edit := func(change func(q url.Values)) func(string) string {
+		return func(callback string) string {
+			target, query, _ := strings.Cut(callback, "?")
+			q, _ := url.ParseQuery(query)
+			change(q)
+			return target + "?" + q.Encode()
+		}
+	}
+	problem := func(code string) func(string) string {
+		return edit(func(q url.Values) {
+			q.Del("code")
+			q.Set("error", code)
+			q.Set("error_description", "<b>secret-upstream-text</b>")
+		})
+	}
+	upstream := func(kind fault.Kind, reason string) func(s *system) {
+		return func(s *system) {
+			s.broker.FailRedemption(fault.New(kind, "secret-upstream-text").WithReason(reason))
+		}
+	}
+	same := func(callback string) string { return callback }
+	none := func(*system) {}
+	const (
+		declined    = brokerv1.SkipReason_SKIP_REASON_DECLINED
+		failed      = brokerv1.SkipReason_SKIP_REASON_FAILED
+		unavailable = brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE
+	)
+	return map[string]failure{
+		"the person refuses there":   {none, problem("access_denied"), declined, "access_denied"},
+		"an error":                   {none, problem("invalid_scope"), failed, "server_error"},
+		"it is down":                 {none, problem("temporarily_unavailable"), unavailable, "temporarily_unavailable"},
+		"no code":                    {none, edit(func(q url.Values) { q.Del("code") }), failed, "server_error"},
+		"two codes":                  {none, edit(func(q url.Values) { q.Add("code", "another") }), failed, "server_error"},
+		"an oversize code":           {none, edit(func(q url.Values) { q.Set("code", strings.Repeat("x", 5000)) }), failed, "server_error"},
+		"a tampered code":            {none, edit(func(q url.Values) { q.Set("code", "tampered") }), failed, "server_error"},
+		"another issuer":             {none, edit(func(q url.Values) { q.Set("iss", "https://evil.example") }), failed, "access_denied"},
+		"the token endpoint is mute": {upstream(fault.Unavailable, "UPSTREAM_UNAVAILABLE"), same, unavailable, "temporarily_unavailable"},
+		"a foreign nonce":            {upstream(fault.Precondition, "IDENTITY_INVALID"), same, failed, "access_denied"},
+		"the redemption is refused":  {upstream(fault.Precondition, "UPSTREAM_REFUSED"), same, failed, "server_error"},
+	}
+}
+
+func TestARequiredProviderThatFailsEndsTheLoginAndNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	for name, tt := range legFailures() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSystem(t)
+			b := s.browser()
+			callback := s.broker.SignIn(t, s.client().approve(b), "alice")
+			tt.prepare(s)
+			p := b.get(tt.spoil(callback))
+			wantStatus(t, p, http.StatusSeeOther)
+			q := s.clientAnswer(p.location)
+			if q.Get("error") != tt.oauth || !strings.Contains(q.Get("error_description"), "corp") || strings.Contains(p.location, "secret-upstream-text") {
+				t.Errorf("answer %v, want %s", q, tt.oauth)
+			}
+			s.wantEnded(brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED)
+			s.nothingLeft()
+		})
+	}
+}
+
+func TestAnOptionalProviderThatFailsIsSkippedAndTheLoginGoesOn(t *testing.T) {
+	t.Parallel()
+	for name, tt := range legFailures() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSystem(t)
+			// iss is compared with an OAuth 2.0 provider's issuer where it has one.
+			s.broker.Change("octohub", func(p *brokerv1.Provider) { p.Issuer = "https://octohub.example" })
+			c, b := s.client(), s.browser()
+			second := b.get(s.broker.SignIn(t, c.approve(b), "alice"))
+			callback := s.broker.SignIn(t, second.location, "alice")
+			tt.prepare(s)
+			p := b.get(tt.spoil(callback))
+			wantStatus(t, p, http.StatusSeeOther)
+			got := c.redeem(s.clientAnswer(p.location).Get("code"))
+			if got.status != http.StatusOK {
+				t.Fatalf("tokens %+v", got)
+			}
+			if skips := s.broker.Skips(s.broker.Sessions("active")[0]); skips["octohub"] != tt.skip {
+				t.Errorf("skipped because of %v, want %v", skips["octohub"], tt.skip)
+			}
+		})
+	}
+}
+
+func TestAMissingIssIsAFailureOnlyWhereItWasPromised(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		required  bool
+		iss, want string
+	}{
+		{true, "", "access_denied"},
+		{true, "https://corp.example", ""},
+		{false, "", ""},
+		{false, "https://corp.example", ""},
+		{false, "https://corp.example/", "access_denied"},
+	} {
+		s := newSystem(t)
+		s.broker.Change("corp", func(p *brokerv1.Provider) { p.ResponseIssRequired = tt.required })
+		b := s.browser()
+		callback := s.broker.SignIn(t, s.client().approve(b), "alice")
+		if tt.iss != "" {
+			callback += "&iss=" + url.QueryEscape(tt.iss)
+		}
+		p := b.get(callback)
+		if tt.want == "" {
+			if !strings.HasPrefix(p.location, "https://octohub.example/") {
+				t.Errorf("%+v: %d %s", tt, p.status, p.location)
+			}
+			continue
+		}
+		if q := s.clientAnswer(p.location); q.Get("error") != tt.want {
+			t.Errorf("%+v: %v", tt, q)
+		}
+	}
+}
+
+func TestAProviderThatIsUnavailableFromTheStart(t *testing.T) {
+	t.Parallel()
+	t.Run("optional: said on the page and skipped", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		s.broker.Change("octohub", func(p *brokerv1.Provider) { p.UnavailableReason = "secret-upstream-text" })
+		c, b := s.client(), s.browser()
+		consent := b.get(c.query())
+		wantStatus(t, consent, http.StatusOK, "not available now")
+		p := b.get(s.broker.SignIn(t, b.answer(consent, "approve").location, "alice"))
+		if got := c.redeem(s.clientAnswer(p.location).Get("code")); got.status != http.StatusOK {
+			t.Errorf("tokens %+v", got)
+		}
+		if skips := s.broker.Skips(s.broker.Sessions("active")[0]); skips["octohub"] != brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE {
+			t.Errorf("skips %v", skips)
+		}
+	})
+	t.Run("required: the client is told to try again", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		s.broker.Change("corp", func(p *brokerv1.Provider) { p.UnavailableReason = "secret-upstream-text" })
+		p := s.browser().get(s.client().query())
+		if q := s.clientAnswer(p.location); q.Get("error") != "temporarily_unavailable" || strings.Contains(p.location, "secret") {
+			t.Errorf("answer %v", q)
+		}
+		s.nothingLeft()
+	})
+}
+
+func TestABrokerThatIsDownIsTemporary(t *testing.T) {
+	t.Parallel()
+	down := fault.New(fault.Unavailable, "down")
+	t.Run("at the start", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		c := s.client()
+		s.broker.Fail(down)
+		if q := s.clientAnswer(s.browser().get(c.query()).location); q.Get("error") != "temporarily_unavailable" {
+			t.Errorf("answer %v", q)
+		}
+		s.broker.Fail(nil)
+		s.nothingLeft()
+	})
+	t.Run("at the approval", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		b := s.browser()
+		consent := b.get(s.client().query())
+		s.broker.Fail(down)
+		if q := s.clientAnswer(b.answer(consent, "approve").location); q.Get("error") != "temporarily_unavailable" {
+			t.Errorf("answer %v", q)
+		}
+		s.broker.Fail(nil)
+		s.nothingLeft()
+	})
+	t.Run("in a leg: the session ends once the broker is back", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		b := s.browser()
+		callback := s.broker.SignIn(t, s.client().approve(b), "alice")
+		s.broker.Fail(down)
+		if q := s.clientAnswer(b.get(callback).location); q.Get("error") != "temporarily_unavailable" {
+			t.Errorf("answer %v", q)
+		}
+		s.settle()
+		if n := s.count(`SELECT count(*) FROM authserver.session_ends WHERE attempts = 1 AND next_attempt_at > now()`); n != 1 {
+			t.Errorf("%d ends wait for another try, want 1", n)
+		}
+		s.broker.Fail(nil)
+		s.exec(`UPDATE authserver.session_ends SET next_attempt_at = now()`)
+		s.wantEnded(brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED)
+		s.nothingLeft()
+	})
+}
+
+func TestACallbackInAnotherBrowserIsRefusedAndSpoilsNothing(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c, b := s.client(), s.browser()
+	callback := s.broker.SignIn(t, c.approve(b), "alice")
+
+	stranger := s.browser()
+	wantStatus(t, stranger.get(callback), http.StatusForbidden, "not known here")
+	stranger.get(c.query()) // now it has a cookie of its own
+	wantStatus(t, stranger.get(callback), http.StatusForbidden, "another browser")
+	if s.broker.Calls("RedeemCode") != 0 {
+		t.Error("the stranger's callback reached the broker")
+	}
+	if p := b.get(callback); !strings.HasPrefix(p.location, "https://octohub.example/") {
+		t.Errorf("the owner's login was spoiled: %d %s", p.status, p.body)
+	}
+}
+
+func TestAStateIsGoodOnceForItsOwnProvider(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	b := s.browser()
+	callback := s.broker.SignIn(t, s.client().approve(b), "alice")
+	for name, bad := range map[string]string{
+		"a tampered state":         strings.Replace(callback, "state=", "state=x", 1),
+		"no state":                 strings.Replace(callback, "state=", "stat=", 1),
+		"another provider's path":  strings.Replace(callback, "/callback/corp", "/callback/octohub", 1),
+		"an oversize state":        strings.Replace(callback, "state=", "state="+strings.Repeat("x", 5000), 1),
+		"a state with a zero byte": strings.Replace(callback, "state=", "state=%00", 1),
+	} {
+		p := b.get(bad)
+		if p.status != http.StatusBadRequest && p.status != http.StatusForbidden || p.location != "" {
+			t.Errorf("%s: %d %s", name, p.status, p.location)
+		}
+	}
+	wantStatus(t, b.get(callback), http.StatusSeeOther)
+	wantStatus(t, b.get(callback), http.StatusBadRequest, "Nothing to continue")
+	if n := s.broker.Calls("RedeemCode"); n != 1 {
+		t.Errorf("%d redemptions, want 1", n)
+	}
+}
+
+func TestAChainThatTookTooLongIsOver(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c, b := s.client(), s.browser()
+	consent := b.get(c.query())
+	callback := s.broker.SignIn(t, c.approve(b), "alice")
+	s.exec(`UPDATE authserver.authorization_requests SET expires_at = now()`)
+	wantStatus(t, b.get(callback), http.StatusBadRequest, "Nothing to continue")
+	wantStatus(t, b.answer(consent, "approve"), http.StatusBadRequest, "This sign-in is over")
+}
+
+func TestAFormOfAnotherBrowserOrRequestIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c, b, stranger := s.client(), s.browser(), s.browser()
+	mine, other, strangers := b.get(c.query()), b.get(c.query()), stranger.get(c.query())
+	field := func(p page, name string) string {
+		for _, f := range hidden.FindAllStringSubmatch(p.body, -1) {
+			if f[1] == name {
+				return f[2]
+			}
+		}
+		return ""
+	}
+	for name, form := range map[string]url.Values{
+		"a stranger's token":      {"request": {field(mine, "request")}, "csrf": {field(strangers, "csrf")}},
+		"another request's token": {"request": {field(mine, "request")}, "csrf": {field(other, "csrf")}},
+		"no token":                {"request": {field(mine, "request")}},
+		"a garbled token":         {"request": {field(mine, "request")}, "csrf": {"%%%"}},
+		"a stranger's request":    {"request": {field(strangers, "request")}, "csrf": {field(strangers, "csrf")}},
+	} {
+		form.Set("decision", "approve")
+		p := b.post("/oauth/consent", form)
+		if p.status != http.StatusForbidden || !strings.Contains(p.body, "This form is not valid") {
+			t.Errorf("%s: %d", name, p.status)
+		}
+	}
+	wantStatus(t, s.browser().post("/oauth/consent", url.Values{"request": {field(mine, "request")}, "csrf": {field(mine, "csrf")}, "decision": {"approve"}}),
+		http.StatusForbidden, "not known here")
+	wantStatus(t, b.post("/oauth/confirm", url.Values{"request": {field(mine, "request")}, "csrf": {field(mine, "csrf")}, "decision": {"confirm"}}),
+		http.StatusForbidden, "This form is not valid")
+	wantStatus(t, b.post("/oauth/consent", url.Values{"request": {strings.Repeat("x", 20_000)}}), http.StatusRequestEntityTooLarge)
+	if n := s.broker.Calls("BeginSession"); n != 0 {
+		t.Errorf("%d sessions begun", n)
+	}
+}
+
+func TestApprovingTwiceGoesOnWithOneSession(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c, b := s.client(), s.browser()
+	consent := b.get(c.query())
+	first, second := b.answer(consent, "approve"), b.answer(consent, "approve")
+	wantStatus(t, b.get(s.broker.SignIn(t, first.location, "alice")), http.StatusBadRequest)
+	if p := b.get(s.broker.SignIn(t, second.location, "alice")); !strings.HasPrefix(p.location, "https://octohub.example/") {
+		t.Errorf("the second click's leg: %d %s", p.status, p.location)
+	}
+	if n := len(s.broker.Sessions("pending")); n != 1 {
+		t.Errorf("%d pending sessions, want 1", n)
+	}
+}
+
+func TestAnotherAccountThanBeforeIsConfirmedBeforeTheCode(t *testing.T) {
+	t.Parallel()
+	arrive := func(t *testing.T) (*system, *client, *browser, page) {
+		t.Helper()
+		s := newSystem(t)
+		s.broker.Connected("alice", "octohub", "alice-before")
+		c, b := s.client(), s.browser()
+		second := b.get(s.broker.SignIn(t, c.approve(b), "alice"))
+		p := b.get(s.broker.SignIn(t, second.location, "alice-now"))
+		wantStatus(t, p, http.StatusSeeOther)
+		question := b.get(p.location)
+		wantStatus(t, question, http.StatusOK, "alice-before", "alice-now", "octohub")
+		wantStatus(t, b.get(p.location), http.StatusOK, "alice-before") // a reload asks again
+		if n := s.count(`SELECT count(*) FROM authserver.authorization_codes`); n != 0 {
+			t.Error("the code was issued before the answer")
+		}
+		wantStatus(t, s.browser().get(p.location), http.StatusForbidden)
+		return s, c, b, question
+	}
+	t.Run("confirmed", func(t *testing.T) {
+		t.Parallel()
+		s, c, b, question := arrive(t)
+		p := b.answer(question, "confirm")
+		if got := c.redeem(s.clientAnswer(p.location).Get("code")); got.status != http.StatusOK {
+			t.Errorf("tokens %+v", got)
+		}
+		wantStatus(t, b.answer(question, "confirm"), http.StatusBadRequest, "This sign-in is over")
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		t.Parallel()
+		s, _, b, question := arrive(t)
+		if q := s.clientAnswer(b.answer(question, "cancel").location); q.Get("error") != "access_denied" {
+			t.Errorf("answer %v", q)
+		}
+		s.wantEnded(brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED)
+		s.nothingLeft()
+	})
+}
+
+func TestTwoLoginsInOneBrowserDoNotMix(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	one, two, b := s.client(), s.client(), s.browser()
+	legOne, legTwo := one.approve(b), two.approve(b)
+	afterTwo := b.get(s.broker.SignIn(t, legTwo, "bob"))
+	afterOne := b.get(s.broker.SignIn(t, legOne, "alice"))
+	codeTwo := s.clientAnswer(b.get(s.broker.SignIn(t, afterTwo.location, "bob")).location).Get("code")
+	codeOne := s.clientAnswer(b.get(s.broker.SignIn(t, afterOne.location, "alice")).location).Get("code")
+	var users []string
+	for _, t := range []tokens{one.redeem(codeOne), two.redeem(codeTwo)} {
+		_, claims := s.verified(t.AccessToken)
+		users = append(users, claims["sub"].(string))
+	}
+	if !slices.Equal(users, []string{"user-alice", "user-bob"}) {
+		t.Errorf("users %v", users)
+	}
+}
+
+func TestAuditLinesSayWhatHappenedAndToWhom(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.connected()
+	logs := s.logs.String()
+	for _, event := range []string{"client.registered", "login.consent", "login.leg", "login.chain", "token.issued"} {
+		if !strings.Contains(logs, `"event":"`+event+`"`) {
+			t.Errorf("no audit line for %s", event)
+		}
+	}
+	if !strings.Contains(logs, `"provider":"octohub"`) || !strings.Contains(logs, `"outcome":"linked"`) || !strings.Contains(logs, `"request_id"`) {
+		t.Error("the lines of the legs say too little")
+	}
+	s.notLogged("alice")
+}
+
+func TestNothingWaitsLongerThanTenMinutes(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.client().approve(s.browser())
+	var left time.Duration
+	s.must(s.pool.QueryRow(t.Context(), `SELECT max(r.expires_at) - now() FROM authserver.legs JOIN authserver.authorization_requests r ON r.id = request_id`).Scan(&left))
+	if left > 10*time.Minute || left < 9*time.Minute {
+		t.Errorf("a leg lives for %v", left)
+	}
+}
