@@ -34,23 +34,28 @@ type Flags struct {
 
 const maxGrace = 5 * time.Minute
 
-// proxies looks at what kong cannot, and returns the trusted networks. Errors are
-// Invalid.
-func (f *Flags) proxies() ([]netip.Prefix, error) {
+// Check looks at what kong cannot. Errors are Invalid.
+func (f *Flags) Check() error {
 	for name, ok := range map[string]bool{
 		"registrations-per-minute": f.RegistrationsPerMinute > 0, "registration-burst": f.RegistrationBurst > 0,
 		"unused-clients": f.UnusedClients > 0, "idle-clients": f.IdleClients > 0, "drain-timeout": f.DrainTimeout > 0,
 	} {
 		if !ok {
-			return nil, fault.Newf(fault.Invalid, "--%s must be greater than zero", name)
+			return fault.Newf(fault.Invalid, "--%s must be greater than zero", name)
 		}
 	}
 	if f.RefreshGrace < 0 || f.RefreshGrace > maxGrace {
-		return nil, fault.New(fault.Invalid, "--refresh-grace must be within 0 and 5m")
+		return fault.New(fault.Invalid, "--refresh-grace must be within 0 and 5m")
 	}
 	if f.KeyPublishDelay < 0 {
-		return nil, fault.New(fault.Invalid, "--key-publish-delay must not be negative")
+		return fault.New(fault.Invalid, "--key-publish-delay must not be negative")
 	}
+	_, err := f.proxies()
+	return err
+}
+
+// proxies returns the trusted networks.
+func (f *Flags) proxies() ([]netip.Prefix, error) {
 	var list []netip.Prefix
 	for _, text := range f.TrustedProxy {
 		prefix, err := netip.ParsePrefix(text)

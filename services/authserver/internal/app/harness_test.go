@@ -108,6 +108,20 @@ type system struct {
 	web  *httptest.Server
 }
 
+// signingKeyPEM makes a key as the configuration has it.
+func signingKeyPEM(t testing.TB) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
 type options struct {
 	issuer string
 	flags  func(*app.Flags)
@@ -122,15 +136,13 @@ func newSystemWith(t *testing.T, o options) *system {
 	}
 	s := &system{t: t, pool: pgtest.New(t, store.Migrations()), logs: &lockedBuffer{}}
 	s.broker = brokertest.New(brokertest.Corp(o.issuer), brokertest.Octohub(o.issuer))
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	s.must(err)
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	s.must(err)
+	signing := signingKeyPEM(t)
 	env := map[string]string{
-		"AUTHSERVER_SIGNING": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+		"AUTHSERVER_SIGNING": signing,
 		"AUTHSERVER_HMAC":    base64.StdEncoding.EncodeToString([]byte(rand.Text() + rand.Text())),
 	}
 	tel := telemetry.Discard()
+	var err error
 	tel.Logger, err = telemetry.NewLogger(s.logs, "json", nil)
 	s.must(err)
 	flags := &app.Flags{

@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -200,15 +199,4 @@ func TestASubjectTokenSaysWhoThePersonIsAndOpensNothingOfOurs(t *testing.T) {
 	if _, err := broker.MintSubjectToken(t.Context(), request(session, "user-alice", sts)); fault.ReasonOf(err) != "SESSION_ENDED" {
 		t.Errorf("an ended session: %v", err)
 	}
-}
-
-// freePort is a port that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }

@@ -98,6 +98,9 @@ func New(cfg Config) (*Server, error) {
 }
 
 func newParts(cfg Config) (*parts, error) {
+	if err := cfg.Flags.Check(); err != nil {
+		return nil, err
+	}
 	auth := cfg.Deployment.AuthServer
 	if auth == nil {
 		return nil, fault.New(fault.Invalid, "the resources have no authServerConfig: this deployment needs no authorization server")

@@ -38,12 +38,12 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 	}
 	request, err := s.provider.NewAccessRequest(ctx, r, newSession(store.Grant{}))
 	if err != nil {
-		s.refuse(w, r, err)
+		s.refuse(w, r, s.raced(ctx, r, err))
 		return
 	}
 	response, err := s.provider.NewAccessResponse(ctx, request)
 	if err != nil {
-		s.refuse(w, r, s.raced(ctx, request, err))
+		s.refuse(w, r, s.raced(ctx, r, err))
 		return
 	}
 	if sess, ok := request.GetSession().(*session); ok {
@@ -53,14 +53,17 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 }
 
 // raced turns a code that another request consumed at the same time into what it
-// is, a replay; other errors stay.
-func (s *Service) raced(ctx context.Context, request fosite.AccessRequester, err error) error {
-	sess, ok := request.GetSession().(*session)
-	lost := errors.Is(err, fosite.ErrInvalidatedAuthorizeCode) || fault.ReasonOf(err) == "code_used" || fault.ReasonOf(err) == "grant_not_pending"
-	if !ok || !lost || !request.GetGrantTypes().ExactOne("authorization_code") {
+// is, a replay; other errors stay. The guard has checked whose the code is.
+func (s *Service) raced(ctx context.Context, r *http.Request, err error) error {
+	reason := fault.ReasonOf(err)
+	if !errors.Is(err, fosite.ErrInvalidatedAuthorizeCode) && reason != "code_used" && reason != "grant_not_pending" {
 		return err
 	}
-	return s.replayed(ctx, &sess.grant)
+	_, g, lookErr := s.cfg.Store.Code(ctx, s.hmac.AuthorizeCodeSignature(ctx, r.PostForm.Get("code")))
+	if lookErr != nil {
+		return lookErr
+	}
+	return s.replayed(ctx, g)
 }
 
 // Revoke is POST /oauth/revoke (RFC 7009). Whatever token of a session is revoked,

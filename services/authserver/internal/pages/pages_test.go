@@ -51,7 +51,7 @@ func TestThePagesLookAsAgreed(t *testing.T) {
 	https := consent()
 	https.ClientName, https.ReturnsTo, https.Loopback, https.Targets = "", "client.example", false, pages.FormTargets("https://client.example/cb")
 	for name, show := range map[string]func(r *pages.Renderer, w *httptest.ResponseRecorder) error{
-		"consent": func(r *pages.Renderer, w *httptest.ResponseRecorder) error { return r.Consent(w, consent()) },
+		"consent":       func(r *pages.Renderer, w *httptest.ResponseRecorder) error { return r.Consent(w, consent()) },
 		"consent-https": func(r *pages.Renderer, w *httptest.ResponseRecorder) error { return r.Consent(w, https) },
 		"confirm": func(r *pages.Renderer, w *httptest.ResponseRecorder) error {
 			return r.Confirm(w, pages.Confirm{

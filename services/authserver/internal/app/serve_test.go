@@ -1,0 +1,169 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/pgtest"
+	"chatelaine.dev/internal/rpc/rpctest"
+	"chatelaine.dev/services/authserver/internal/app"
+	"chatelaine.dev/services/authserver/internal/store"
+)
+
+// freeAddress was free a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func writeResources(t *testing.T, edit func(string) string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "chatelaine.yaml")
+	if err := os.WriteFile(path, []byte(edit(strings.ReplaceAll(resources, "ISSUER", issuer))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestTheProcessStartsWithoutTheBrokerAndSaysWhatItWaitsFor(t *testing.T) {
+	ca := rpctest.NewCA(t)
+	files := ca.Files("authserver")
+	t.Setenv("AUTHSERVER_SIGNING", signingKeyPEM(t))
+	t.Setenv("AUTHSERVER_HMAC", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
+	flags := &app.Flags{
+		PublicAddress: freeAddress(t), GRPCAddress: freeAddress(t), BrokerAddress: freeAddress(t),
+		RegistrationsPerMinute: 1, RegistrationBurst: 1, RefreshGrace: time.Minute, UnusedClients: time.Hour, IdleClients: time.Hour, DrainTimeout: time.Second,
+	}
+	flags.Path = writeResources(t, func(s string) string { return s })
+	flags.AdminAddress = freeAddress(t)
+	flags.LogLevel = 12
+	flags.TLSCert, flags.TLSKey, flags.TLSCA = files.Cert, files.Key, files.CA
+	url := pgtest.URL(t) // an empty database: nobody has migrated
+	flags.DatabaseURL = url
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- app.Serve(ctx, flags) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(fault.Detail(err))
+		}
+	}()
+	waitFor(t, "http://"+flags.AdminAddress+"/readyz", http.StatusServiceUnavailable, "run `authserver migrate`")
+	if _, err := store.Migrations().Up(t.Context(), url, nil); err != nil {
+		t.Fatal(fault.Detail(err))
+	}
+	waitFor(t, "http://"+flags.AdminAddress+"/readyz", http.StatusOK, `"status":"ready"`)
+	waitFor(t, "http://"+flags.PublicAddress+"/oauth/jwks", http.StatusOK, `"kty":"EC"`)
+	waitFor(t, "http://"+flags.AdminAddress+"/metrics", http.StatusOK, `http_route="/oauth/jwks"`)
+}
+
+// waitFor asks until the answer is the one that is wanted.
+func waitFor(t *testing.T, url string, status int, text string) {
+	t.Helper()
+	var last string
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		response, err := http.Get(url) //nolint:noctx // a test on loopback
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		body, _ := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if last = string(body); response.StatusCode == status && strings.Contains(last, text) {
+			return
+		}
+	}
+	t.Fatalf("%s: want %d with %q, last %s", url, status, text, last)
+}
+
+func TestAStartThatCannotWorkSaysWhy(t *testing.T) {
+	t.Parallel()
+	ca := rpctest.NewCA(t)
+	files := ca.Files("authserver")
+	same := func(s string) string { return s }
+	for name, tt := range map[string]struct {
+		resources func(string) string
+		flags     func(*app.Flags)
+		want      string
+	}{
+		"no signing key": {func(s string) string {
+			return strings.Replace(s, "signingKeySecretRefs: [{name: authserver, key: signing}]", "", 1)
+		}, nil, "signingKeySecretRefs names no key"},
+		"a secret that is not there": {same, nil, "AUTHSERVER_SIGNING"},
+		"invalid resources":          {func(s string) string { return strings.Replace(s, "type: oidc", "type: oidk", 1) }, nil, "resources are not valid"},
+		"a wrong TLS file":           {same, func(f *app.Flags) { f.TLSKey = "/nowhere" }, "TLS"},
+		"no database":                {same, func(f *app.Flags) { f.DatabaseURLFile = "/nowhere" }, "/nowhere"},
+		"a wrong broker address":     {same, func(f *app.Flags) { f.BrokerAddress = "broker" }, "HOST:PORT"},
+	} {
+		flags := &app.Flags{PublicAddress: "127.0.0.1:0", GRPCAddress: "127.0.0.1:0", BrokerAddress: "127.0.0.1:1", RegistrationsPerMinute: 1, RegistrationBurst: 1, UnusedClients: 1, IdleClients: 1, DrainTimeout: 1}
+		flags.Path = writeResources(t, tt.resources)
+		flags.LogLevel = 12
+		flags.TLSCert, flags.TLSKey, flags.TLSCA = files.Cert, files.Key, files.CA
+		if flags.DatabaseURLFile = filepath.Join(t.TempDir(), "url"); os.WriteFile(flags.DatabaseURLFile, []byte("postgres://u@127.0.0.1:1/x"), 0o600) != nil {
+			t.Fatal("cannot write")
+		}
+		if tt.flags != nil {
+			tt.flags(flags)
+		}
+		if err := app.Serve(t.Context(), flags); err == nil || !strings.Contains(fault.Detail(err), tt.want) {
+			t.Errorf("%s: %s", name, fault.Detail(err))
+		}
+	}
+}
+
+func TestFlagsThatMakeNoSenseAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		edit func(*app.Flags)
+		want string
+	}{
+		"a grace of an hour":  {func(f *app.Flags) { f.RefreshGrace = time.Hour }, "--refresh-grace"},
+		"a negative delay":    {func(f *app.Flags) { f.KeyPublishDelay = -1 }, "--key-publish-delay"},
+		"no registrations":    {func(f *app.Flags) { f.RegistrationBurst = 0 }, "--registration-burst"},
+		"a proxy, no network": {func(f *app.Flags) { f.TrustedProxy = []string{"10.0.0.1"} }, "--trusted-proxy"},
+	} {
+		flags := &app.Flags{RegistrationsPerMinute: 1, RegistrationBurst: 1, UnusedClients: 1, IdleClients: 1, DrainTimeout: 1}
+		tt.edit(flags)
+		if err := flags.Check(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestTheCommandChecksResourcesAndPrintsItsVersion(t *testing.T) {
+	t.Parallel()
+	good := writeResources(t, func(s string) string { return s })
+	bad := writeResources(t, func(s string) string { return strings.Replace(s, "type: oidc", "type: oidk", 1) })
+	for _, tt := range []struct {
+		args   []string
+		status int
+		out    string
+	}{
+		{[]string{"version"}, 0, "authserver "},
+		{[]string{"validate", "--config", good}, 0, ""},
+		{[]string{"validate", "--config", bad}, 2, "oidk"},
+		{[]string{"serve"}, 2, "--config"},
+		{[]string{"migrate"}, 2, "--database-url"},
+	} {
+		var out bytes.Buffer
+		if got := app.Program().Run(tt.args, &out, &out); got != tt.status || !strings.Contains(out.String(), tt.out) {
+			t.Errorf("%v: status %d, %s", tt.args, got, out.String())
+		}
+	}
+}
