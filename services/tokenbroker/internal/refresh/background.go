@@ -14,29 +14,34 @@ const (
 	lookEvery = 15 * time.Second
 	batch     = 64
 	parallel  = 4
-	// stopWithin bounds the wait for attempts that are in flight: an attempt that is
+	// drainWithin bounds the wait for attempts that are in flight: an attempt that is
 	// cut off leaves a mark without a result.
-	stopWithin = 15 * time.Second
+	drainWithin = 15 * time.Second
 )
 
 // Run renews connections in use shortly before their tokens end, so that callers
-// seldom wait. When ctx ends it waits for the attempts that are in flight.
+// seldom wait.
 func (r *Refresher) Run(ctx context.Context) error {
 	for pause(ctx, lookEvery) == nil {
 		if err := r.renewAhead(ctx); err != nil && ctx.Err() == nil {
 			r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "cannot look for tokens to renew", fault.Attr(err))
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	return nil
+}
+
+// Drain waits, when nobody asks for tokens any more, for the attempts that are in
+// flight, fifteen seconds at most.
+func (r *Refresher) Drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainWithin)
 	defer cancel()
 	for r.inFlight.Load() > 0 {
 		if pause(ctx, pollEvery/2) != nil {
 			r.cfg.Logger.WarnContext(ctx, "stopping with renewals in flight",
 				slog.Int64("count", r.inFlight.Load()))
-			return nil
+			return
 		}
 	}
-	return nil
 }
 
 func (r *Refresher) renewAhead(ctx context.Context) error {

@@ -1,0 +1,115 @@
+package app
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"chatelaine.dev/internal/cli"
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/rpc"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/internal/telemetry"
+	"chatelaine.dev/services/tokenbroker/internal/schema"
+)
+
+// Program is the token broker's command line.
+func Program() cli.Program[Flags] {
+	return cli.Program[Flags]{
+		Name:         "tokenbroker",
+		Summary:      "Keep people's connections to their identity providers, and hand out what each backend needs.",
+		AdminAddress: ":9092",
+		Serve:        Serve,
+		Validate:     validate,
+		Migrations:   func() (postgres.Migrations, error) { return schema.Migrations(), nil },
+	}
+}
+
+func validate(_ context.Context, path string, out io.Writer) error {
+	ok, err := config.CheckPath(path, out)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fault.New(fault.Invalid, "the resources are not valid")
+	}
+	return nil
+}
+
+// Serve runs the token broker until ctx ends.
+func Serve(ctx context.Context, flags *Flags) error {
+	if err := flags.check(); err != nil {
+		return err
+	}
+	tel, err := telemetry.Start(ctx, flags.Telemetry.Options("tokenbroker"))
+	if err != nil {
+		return err
+	}
+	identity, err := rpc.LoadTLS(flags.Files(), tel.Logger)
+	if err != nil {
+		return err
+	}
+	database, err := flags.Database.Options("tokenbroker")
+	if err != nil {
+		return err
+	}
+	database.Tracer = tel.Tracer
+	listenURL, err := flags.listenURL()
+	if err != nil {
+		return err
+	}
+	pool, err := postgres.Open(ctx, database)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	server, err := New(Config{
+		Flags: flags, Database: pool, ListenURL: listenURL, Identity: identity,
+		Secrets: secret.NewResolver(), Telemetry: tel, Health: telemetry.NewHealth(tel.Logger),
+	})
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx)
+}
+
+// Run opens the addresses and runs the parts until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	flags, log := s.cfg.Flags, s.cfg.Telemetry.Logger
+	lifetime, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end() // after the drain: REST calls run on the in-process connection
+	handler, err := s.restHandler(lifetime)
+	if err != nil {
+		return err
+	}
+	rest := process.HTTPServer{
+		Address: flags.RESTAddress, Handler: handler, TLS: s.cfg.Identity.ServerConfig("h2", "http/1.1"),
+		WriteTimeout: time.Minute, DrainTimeout: flags.DrainTimeout, Logger: log,
+	}
+	admin := process.HTTPServer{
+		Address: flags.AdminAddress, Handler: s.cfg.Telemetry.AdminHandler(s.cfg.Health),
+		WriteTimeout: time.Minute, Logger: log, OnDrain: s.cfg.Health.Drain,
+	}
+	grpc := process.HTTPServer{Address: flags.GRPCAddress} // for its Listen alone
+	for _, server := range []*process.HTTPServer{&rest, &admin, &grpc} {
+		if _, err := server.Listen(ctx); err != nil {
+			return err
+		}
+	}
+	log.InfoContext(ctx, "listening", "grpc", grpc.Listener.Addr().String(),
+		"rest", rest.Listener.Addr().String(), "admin", admin.Listener.Addr().String())
+
+	group := process.Group{Logger: log, StopTimeout: flags.DrainTimeout + 5*time.Second}
+	group.Add("grpc", s.grpc.Task(grpc.Listener))
+	group.Add("rest", rest.Run)
+	group.Add("admin", admin.Run)
+	for _, task := range s.tasks {
+		group.Add(task.name, task.run)
+	}
+	group.Add("telemetry", s.cfg.Telemetry.Task)
+	defer s.refresher.Drain(lifetime) // calls that were drained may have begun attempts
+	return group.Run(ctx)
+}

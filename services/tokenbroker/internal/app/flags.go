@@ -1,0 +1,81 @@
+package app
+
+import (
+	"time"
+
+	"chatelaine.dev/internal/cli"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/services/tokenbroker/internal/seal"
+)
+
+// Flags are those of the command serve. Each has a twin in the environment,
+// CHATELAINE_ and its name.
+type Flags struct {
+	cli.Config
+	cli.Telemetry
+	cli.Admin
+	cli.TLS
+	cli.Database
+	cli.Dial
+
+	GRPCAddress string `name:"grpc-address" default:":9090" help:"Where the authserver, gateways and operators are served over mutual TLS (${default})."`
+	RESTAddress string `name:"rest-address" default:":9091" help:"Where operators are served REST over mutual TLS (${default})."`
+
+	DatabaseListenURL     secret.String `name:"database-listen-url" placeholder:"URL" help:"PostgreSQL URL past any pooler, for events; the main one by default."`
+	DatabaseListenURLFile string        `name:"database-listen-url-file" placeholder:"FILE" help:"File with that URL."`
+
+	KeyEncryptionKey []secret.Ref `name:"key-encryption-key" required:"" placeholder:"NAME/KEY" help:"Secret with a key-encryption key: 32 random bytes as base64 text (repeatable, newest first)."`
+
+	JWKSURL           string `name:"jwks-url" placeholder:"URL" help:"Where the keys of access tokens are; found through the issuer by default."`
+	AuthserverAddress string `name:"authserver-address" placeholder:"HOST:PORT" help:"The authserver's gRPC address, for subject tokens; its certificate must name 'authserver'."`
+
+	AuditRetention time.Duration `default:"2160h" help:"How long audit records are kept, at least 24h (${default})."`
+	EventRetention time.Duration `default:"24h" help:"How long events are kept for watchers to resume, at least 1h (${default})."`
+	DrainTimeout   time.Duration `default:"15s" help:"How long running calls may take to finish after a stop was asked for (${default})."`
+}
+
+const (
+	minAuditRetention = 24 * time.Hour
+	minEventRetention = time.Hour
+)
+
+// check looks at what kong cannot. Errors are Invalid.
+func (f *Flags) check() error {
+	switch {
+	case f.AuditRetention < minAuditRetention:
+		return fault.New(fault.Invalid, "--audit-retention must be at least 24h")
+	case f.EventRetention < minEventRetention:
+		return fault.New(fault.Invalid, "--event-retention must be at least 1h")
+	case f.DrainTimeout <= 0:
+		return fault.New(fault.Invalid, "--drain-timeout must be greater than zero")
+	}
+	return nil
+}
+
+// listenURL returns where events are read.
+func (f *Flags) listenURL() (secret.String, error) {
+	switch {
+	case f.DatabaseListenURLFile != "" && !f.DatabaseListenURL.IsZero():
+		return secret.String{}, fault.New(fault.Invalid, "--database-listen-url and --database-listen-url-file exclude each other")
+	case f.DatabaseListenURLFile != "":
+		return postgres.ReadURLFile(f.DatabaseListenURLFile)
+	case !f.DatabaseListenURL.IsZero():
+		return f.DatabaseListenURL, nil
+	}
+	return f.URL()
+}
+
+// keys reads the key-encryption keys.
+func (f *Flags) keys(secrets *secret.Resolver) (*seal.Keys, error) {
+	keys := make([]secret.Bytes, 0, len(f.KeyEncryptionKey))
+	for _, ref := range f.KeyEncryptionKey {
+		key, err := secrets.ResolveKey(ref, seal.KeySize, seal.KeySize)
+		if err != nil {
+			return nil, fault.Wrap(fault.KindOf(err), err, "--key-encryption-key cannot be used")
+		}
+		keys = append(keys, key)
+	}
+	return seal.NewKeys(keys...)
+}

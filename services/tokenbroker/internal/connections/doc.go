@@ -1,0 +1,16 @@
+// Package connections lets operators, and the authorization server for a person
+// who is logged in, see and end connections (broker.v1.ConnectionService), over
+// gRPC and as REST.
+//
+//	REST :9091 ──mutual TLS──▶ Handler: names of the client certificate ──▶ in-process
+//	gRPC connection ──▶ the server's allow-list, validation, deadlines ──▶ Service
+//
+// A REST call is a gRPC call in the name of whoever made it, so both ways have
+// one set of checks, and audit records name the caller. The OpenAPI document is
+// served at /openapi.json, behind the same certificate check.
+//
+// No answer holds a token. Page tokens are positions, not secrets.
+//
+// What it leaves out: which person the authorization server may ask about (it
+// names the one who is logged in).
+package connections

@@ -1,0 +1,220 @@
+package connections
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+	"chatelaine.dev/services/tokenbroker/internal/deployment"
+	"chatelaine.dev/services/tokenbroker/internal/login"
+	"chatelaine.dev/services/tokenbroker/internal/revoke"
+	"chatelaine.dev/services/tokenbroker/internal/store"
+)
+
+const (
+	defaultPageSize = 50
+	maxSessions     = 200
+)
+
+// People reads users and their sessions.
+type People interface {
+	ListUsers(ctx context.Context, after store.UserCursor, limit int) ([]store.User, error)
+	ListSessions(ctx context.Context, userID string, limit int) ([]store.Session, error)
+	ListAudit(ctx context.Context, f store.AuditFilter) ([]audit.Record, error)
+}
+
+// Store reads and ends connections.
+type Store interface {
+	ListConnections(ctx context.Context, userID string) ([]*store.Connection, error)
+	Connection(ctx context.Context, id string) (*store.Connection, error)
+	Disconnect(ctx context.Context, id string, rec audit.Record) (was *store.Connection, kept audit.Record, err error)
+}
+
+// Revoker takes tokens of connections that were ended.
+type Revoker interface{ Add(revoke.Request) }
+
+// Config makes a Service. All fields are required.
+type Config struct {
+	People  People
+	Store   Store
+	Revoker Revoker
+	// Current returns the configuration.
+	Current func() *deployment.Snapshot
+	Audit   *audit.Recorder
+}
+
+// Service implements broker.v1.ConnectionService.
+type Service struct {
+	brokerv1.UnimplementedConnectionServiceServer
+	cfg Config
+}
+
+// New returns the service.
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
+
+// ListUsers implements ConnectionService.
+func (s *Service) ListUsers(ctx context.Context, req *brokerv1.ListUsersRequest) (*brokerv1.ListUsersResponse, error) {
+	cursor, err := parseUserCursor(req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	size := pageSize(req.GetPageSize())
+	users, err := s.cfg.People.ListUsers(ctx, cursor, size+1)
+	if err != nil {
+		return nil, err
+	}
+	resp := &brokerv1.ListUsersResponse{}
+	if len(users) > size {
+		users = users[:size]
+		last := users[size-1]
+		resp.NextPageToken = formatUserCursor(store.UserCursor{CreatedAt: last.CreatedAt, ID: last.ID})
+	}
+	for i := range users {
+		u := &users[i]
+		resp.Users = append(resp.Users, &brokerv1.User{
+			UserId: u.ID, Realm: u.Realm, Subject: u.Subject, Name: u.Name,
+			CreatedAt: timestamp(u.CreatedAt), LastLoginAt: timestamp(u.LastLoginAt),
+		})
+	}
+	return resp, nil
+}
+
+// ListSessions implements ConnectionService.
+func (s *Service) ListSessions(ctx context.Context, req *brokerv1.ListSessionsRequest) (*brokerv1.ListSessionsResponse, error) {
+	sessions, err := s.cfg.People.ListSessions(ctx, req.GetUserId(), maxSessions)
+	if err != nil {
+		return nil, err
+	}
+	providers := s.cfg.Current().Providers
+	resp := &brokerv1.ListSessionsResponse{}
+	for i := range sessions {
+		session := &sessions[i]
+		listed := &brokerv1.Session{
+			SessionId: session.ID, ClientId: session.ClientID, ClientName: session.ClientName, State: stateOf(session),
+			CreatedAt: timestamp(session.CreatedAt), LastUsedAt: timestamp(session.LastUsedAt),
+			ExpiresAt: timestamp(session.EndsAt),
+		}
+		if session.EndsAt.IsZero() {
+			listed.ExpiresAt = timestamp(session.ExpiresAt)
+		}
+		if listed.GetState() != brokerv1.SessionState_SESSION_STATE_ENDED {
+			listed.Links = login.Links(providers, session)
+		}
+		resp.Sessions = append(resp.Sessions, listed)
+	}
+	return resp, nil
+}
+
+// ListConnections implements ConnectionService.
+func (s *Service) ListConnections(ctx context.Context, req *brokerv1.ListConnectionsRequest) (*brokerv1.ListConnectionsResponse, error) {
+	list, err := s.cfg.Store.ListConnections(ctx, req.GetUserId())
+	if err != nil {
+		return nil, err
+	}
+	resp := &brokerv1.ListConnectionsResponse{}
+	for _, c := range list {
+		resp.Connections = append(resp.Connections, connection(c))
+	}
+	return resp, nil
+}
+
+// GetConnection implements ConnectionService.
+func (s *Service) GetConnection(ctx context.Context, req *brokerv1.GetConnectionRequest) (*brokerv1.GetConnectionResponse, error) {
+	c, err := s.cfg.Store.Connection(ctx, req.GetConnectionId())
+	if err != nil {
+		return nil, err
+	}
+	return &brokerv1.GetConnectionResponse{Connection: connection(c)}, nil
+}
+
+// Disconnect implements ConnectionService. The tokens are gone and every watcher is
+// told when it returns; the provider is told in the background.
+func (s *Service) Disconnect(ctx context.Context, req *brokerv1.DisconnectRequest) (*brokerv1.DisconnectResponse, error) {
+	was, rec, err := s.cfg.Store.Disconnect(ctx, req.GetConnectionId(), audit.Record{
+		Action: audit.ConnectionDisconnected, Outcome: audit.Success, ConnectionID: req.GetConnectionId(),
+	}.Complete(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if was != nil {
+		s.cfg.Audit.Log(ctx, rec)
+		s.cfg.Revoker.Add(revoke.OfConnection(was))
+	}
+	return &brokerv1.DisconnectResponse{}, nil
+}
+
+// ListAuditRecords implements ConnectionService.
+func (s *Service) ListAuditRecords(ctx context.Context, req *brokerv1.ListAuditRecordsRequest) (*brokerv1.ListAuditRecordsResponse, error) {
+	before, err := parseRecordCursor(req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	size := pageSize(req.GetPageSize())
+	records, err := s.cfg.People.ListAudit(ctx, store.AuditFilter{
+		UserID: req.GetUserId(), SessionID: req.GetSessionId(), TraceID: req.GetTraceId(), Action: req.GetAction(),
+		Before: before, Limit: size + 1,
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &brokerv1.ListAuditRecordsResponse{}
+	if len(records) > size {
+		records = records[:size]
+		resp.NextPageToken = formatRecordCursor(records[size-1].ID)
+	}
+	for i := range records {
+		r := &records[i]
+		resp.Records = append(resp.Records, &brokerv1.AuditRecord{
+			RecordId: r.ID, Time: timestamp(r.Time), Action: string(r.Action), Outcome: r.Outcome, UserId: r.UserID,
+			SessionId: r.SessionID, ClientId: r.ClientID, Backend: r.Backend, Provider: r.Provider,
+			ConnectionId: r.ConnectionID, Strategy: r.Strategy, Peer: r.Peer, TraceId: r.TraceID,
+		})
+	}
+	return resp, nil
+}
+
+func pageSize(asked int32) int {
+	if asked == 0 {
+		return defaultPageSize
+	}
+	return int(asked)
+}
+
+func stateOf(s *store.Session) brokerv1.SessionState {
+	switch {
+	case s.Over(): // the sweeper will write it down
+		return brokerv1.SessionState_SESSION_STATE_ENDED
+	case s.State == store.SessionActive:
+		return brokerv1.SessionState_SESSION_STATE_ACTIVE
+	}
+	return brokerv1.SessionState_SESSION_STATE_PENDING
+}
+
+func connection(c *store.Connection) *brokerv1.Connection {
+	shown := &brokerv1.Connection{
+		ConnectionId: c.ID, UserId: c.UserID, Provider: c.Provider, Realm: c.Realm, Subject: c.Subject, Name: c.Name,
+		Scopes: c.Scopes, ExpiresAt: timestamp(c.ExpiresAt), Refreshable: c.Refreshable,
+		CreatedAt: timestamp(c.CreatedAt), UpdatedAt: timestamp(c.UpdatedAt), LastUsedAt: timestamp(c.LastUsedAt),
+		Version: c.Version,
+	}
+	switch {
+	case c.Status == store.ConnectionDisconnected:
+		shown.State = brokerv1.ConnectionState_CONNECTION_STATE_DISCONNECTED
+	case c.Status == store.ConnectionReauthenticate, c.Clock.Expired && !c.Refreshable:
+		shown.State = brokerv1.ConnectionState_CONNECTION_STATE_REAUTHENTICATION_REQUIRED
+	default:
+		shown.State = brokerv1.ConnectionState_CONNECTION_STATE_ACTIVE
+	}
+	return shown
+}
+
+// timestamp maps Go's zero time to an unset field.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

@@ -1,0 +1,25 @@
+// Package login is the broker's half of a chained login (broker.v1.LoginService).
+//
+//	BeginSession ──▶ pending session
+//	RedeemCode   ──▶ upstream ──▶ seal ──▶ staged leg (the primary one sets the user)
+//	SkipProvider ──▶ noted, staged leg erased
+//	ActivateSession: staged legs ──▶ sealed anew for their connections ──▶ one transaction
+//	TouchSession, EndSession
+//
+// A chain cannot hurt what works: until the activation its tokens lie on the
+// session alone. The activation is prepared without locks (tokens are opened and
+// sealed for their new place), then done in one transaction that fails, and is
+// prepared again, when a connection or a leg changed meanwhile. A login that brings
+// no refresh token keeps the one that the connection has: some providers send one
+// with the first consent only.
+//
+// Tokens that end up nowhere (a failed chain, a skipped leg, a leg that could not be
+// stored) are handed to package revoke.
+//
+// Reconnecting one provider: RedeemCode on a session that is active already stages
+// the leg beside what the session has, and ActivateSession promotes it. The primary
+// leg may be run again for the same person only.
+//
+// What it leaves out: which leg is next, state, PKCE and nonce (the authorization
+// server's), and the upstream's protocol (package upstream).
+package login

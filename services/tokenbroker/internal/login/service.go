@@ -1,0 +1,170 @@
+package login
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"chatelaine.dev/internal/fault"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+	"chatelaine.dev/services/tokenbroker/internal/deployment"
+	"chatelaine.dev/services/tokenbroker/internal/reason"
+	"chatelaine.dev/services/tokenbroker/internal/revoke"
+	"chatelaine.dev/services/tokenbroker/internal/seal"
+	"chatelaine.dev/services/tokenbroker/internal/store"
+	"chatelaine.dev/services/tokenbroker/internal/upstream"
+)
+
+const (
+	// PendingLifetime is how long a chain may take.
+	PendingLifetime = 10 * time.Minute
+	// SessionLifetime is the absolute end of an active session.
+	SessionLifetime = 30 * 24 * time.Hour
+	// defaultIdle is how long a session lives untouched where the configuration has
+	// no authorization server to say.
+	defaultIdle = 7 * 24 * time.Hour
+)
+
+// Sessions keeps sessions.
+type Sessions interface {
+	BeginSession(ctx context.Context, clientID, clientName string, lifetime time.Duration) (id string, expiresAt time.Time, err error)
+	LoadSession(ctx context.Context, id string) (store.Session, error)
+	TouchSession(ctx context.Context, id, clientID string, idle time.Duration) (endsAt time.Time, err error)
+	EndSession(ctx context.Context, id, endReason string, rec audit.Record) (store.Ended, error)
+}
+
+// Legs keeps the legs of pending sessions and promotes them.
+type Legs interface {
+	StageLeg(ctx context.Context, leg store.NewLeg) (store.Staged, error)
+	SkipProvider(ctx context.Context, sessionID, provider, why string, rec audit.Record) (store.SkippedLeg, error)
+	PlanActivation(ctx context.Context, sessionID string, maxAge time.Duration) (store.Plan, error)
+	Activate(ctx context.Context, a store.Activation) (store.Session, error)
+}
+
+// Sealer seals and opens tokens.
+type Sealer interface {
+	SealTokens(ctx context.Context, t seal.Tokens, at seal.Place) (seal.Sealed, error)
+	OpenTokens(ctx context.Context, sealed seal.Sealed, at seal.Place) (seal.Tokens, error)
+}
+
+// Revoker takes tokens that ended up nowhere.
+type Revoker interface{ Add(revoke.Request) }
+
+// Config makes a Service. All fields are required.
+type Config struct {
+	Sessions Sessions
+	Legs     Legs
+	Sealer   Sealer
+	Revoker  Revoker
+	// Current returns the configuration.
+	Current func() *deployment.Snapshot
+	Audit   *audit.Recorder
+	Logger  *slog.Logger
+}
+
+// Service implements broker.v1.LoginService.
+type Service struct {
+	brokerv1.UnimplementedLoginServiceServer
+	cfg Config
+}
+
+// New returns the service.
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
+
+// BeginSession implements LoginService.
+func (s *Service) BeginSession(ctx context.Context, req *brokerv1.BeginSessionRequest) (*brokerv1.BeginSessionResponse, error) {
+	id, expiresAt, err := s.cfg.Sessions.BeginSession(ctx, req.GetClientId(), req.GetClientName(), PendingLifetime)
+	if err != nil {
+		return nil, err
+	}
+	return &brokerv1.BeginSessionResponse{SessionId: id, ExpiresAt: timestamppb.New(expiresAt)}, nil
+}
+
+// SkipProvider implements LoginService.
+func (s *Service) SkipProvider(ctx context.Context, req *brokerv1.SkipProviderRequest) (*brokerv1.SkipProviderResponse, error) {
+	snapshot := s.cfg.Current()
+	provider, err := snapshot.Providers.Provider(req.GetProvider())
+	if err != nil {
+		return nil, err
+	}
+	if !provider.Optional() {
+		return nil, required(provider.Name())
+	}
+	why := strings.TrimPrefix(req.GetReason().String(), "SKIP_REASON_")
+	skipped, err := s.cfg.Legs.SkipProvider(ctx, req.GetSessionId(), provider.Name(), why, audit.Record{
+		Action: audit.LegSkipped, Outcome: why, SessionID: req.GetSessionId(), Provider: provider.Name(),
+	}.Complete(ctx))
+	if err != nil {
+		return nil, err
+	}
+	s.cfg.Audit.Log(ctx, skipped.Record)
+	if skipped.Erased != nil {
+		s.cfg.Revoker.Add(revoke.OfLeg(skipped.Session.UserID, skipped.Erased))
+	}
+	return &brokerv1.SkipProviderResponse{Links: Links(snapshot.Providers, &skipped.Session)}, nil
+}
+
+// TouchSession implements LoginService.
+func (s *Service) TouchSession(ctx context.Context, req *brokerv1.TouchSessionRequest) (*brokerv1.TouchSessionResponse, error) {
+	endsAt, err := s.cfg.Sessions.TouchSession(ctx, req.GetSessionId(), req.GetClientId(), idle(s.cfg.Current()))
+	if err != nil {
+		return nil, err
+	}
+	return &brokerv1.TouchSessionResponse{ExpiresAt: timestamppb.New(endsAt)}, nil
+}
+
+// EndSession implements LoginService.
+func (s *Service) EndSession(ctx context.Context, req *brokerv1.EndSessionRequest) (*brokerv1.EndSessionResponse, error) {
+	why := strings.TrimPrefix(req.GetReason().String(), "SESSION_END_REASON_")
+	ended, err := s.cfg.Sessions.EndSession(ctx, req.GetSessionId(), why, audit.Record{
+		Action: audit.SessionEnded, Outcome: why, SessionID: req.GetSessionId(),
+	}.Complete(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if ended.Changed {
+		s.cfg.Audit.Log(ctx, ended.Record)
+	}
+	for i := range ended.Staged {
+		s.cfg.Revoker.Add(revoke.OfLeg(ended.UserID, &ended.Staged[i]))
+	}
+	return &brokerv1.EndSessionResponse{}, nil
+}
+
+// idle is how long an untouched session lives: as long as the tokens that can touch it.
+func idle(snapshot *deployment.Snapshot) time.Duration {
+	as := snapshot.Deployment.AuthServer
+	if as == nil {
+		return defaultIdle
+	}
+	return max(as.RefreshTokenLifespan, as.AccessTokenLifespan)
+}
+
+// Links says what a session has of each configured provider, in the order of the chain.
+func Links(providers *upstream.Registry, session *store.Session) []*brokerv1.SessionLink {
+	byName := make(map[string]store.Link, len(session.Links))
+	for _, l := range session.Links {
+		byName[l.Provider] = l
+	}
+	links := make([]*brokerv1.SessionLink, 0, len(providers.Providers()))
+	for _, p := range providers.Providers() {
+		link := &brokerv1.SessionLink{Provider: p.Name(), State: brokerv1.SessionLinkState_SESSION_LINK_STATE_MISSING}
+		switch has, ok := byName[p.Name()]; {
+		case ok && (has.Staged || has.ConnectionID != ""):
+			link.State, link.ConnectionId = brokerv1.SessionLinkState_SESSION_LINK_STATE_LINKED, has.ConnectionID
+		case ok && has.Skipped:
+			link.State = brokerv1.SessionLinkState_SESSION_LINK_STATE_SKIPPED
+		}
+		links = append(links, link)
+	}
+	return links
+}
+
+func required(provider string) error {
+	return fault.Newf(fault.Precondition, "the provider %s is required", provider).
+		WithReason(reason.ProviderRequired, reason.Provider, provider)
+}
