@@ -128,13 +128,23 @@ func (c *cache) dropCaller(caller string) {
 	}
 }
 
-// dropBefore forgets what came from a connection and had not observed position,
-// and the answers of calls that are under way.
-func (c *cache) dropBefore(position int64) {
+// clear forgets everything, and the answers of calls that are under way.
+func (c *cache) clear() {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
 		s.generation++
+		clear(s.entries)
+		clear(s.byConnection)
+		s.mu.Unlock()
+	}
+}
+
+// dropBefore forgets what came from a connection and had not observed position.
+func (c *cache) dropBefore(position int64) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
 		for k, e := range s.entries {
 			if e.cred.ConnectionID != "" && e.cred.ObservedPosition < position {
 				s.removeLocked(k)

@@ -39,6 +39,10 @@ func (m *Manager) fresh(now time.Time) bool {
 	return heard != 0 && now.UnixNano()-heard < int64(m.cfg.MaxUnwatched) && !m.sessions.overflowing()
 }
 
+// Fresh reports whether the watch is alive, so that cached credentials need not
+// be confirmed.
+func (m *Manager) Fresh() bool { return m.fresh(time.Now()) }
+
 // eventLog remembers what was heard, for answers that are still under way.
 type eventLog struct {
 	mu sync.RWMutex
@@ -186,10 +190,11 @@ func (m *Manager) synchronised(after, position int64) {
 	}
 	m.watch.position = position
 	m.events.reset(position)
-	m.cache.dropBefore(position)
 	if position < after {
-		m.cache.dropBefore(1<<63 - 1)
+		m.cache.clear()
+		return
 	}
+	m.cache.dropBefore(position)
 }
 
 // lost looks at why a stream broke: a position that the broker does not take is
@@ -199,6 +204,6 @@ func (m *Manager) lost(err error) {
 	case fault.Invalid, fault.Precondition, fault.NotFound:
 		m.watch.position = 0
 		m.watch.heard.Store(0)
-		m.cache.dropBefore(1<<63 - 1)
+		m.cache.clear()
 	}
 }

@@ -1,0 +1,121 @@
+package app
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"chatelaine.dev/internal/cli"
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/rpc"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/internal/telemetry"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/gateway/internal/credentials"
+	"chatelaine.dev/services/gateway/internal/drain"
+)
+
+// Program is the gateway's command line.
+func Program() cli.Program[Flags] {
+	return cli.Program[Flags]{
+		Name:         "gateway",
+		Summary:      "One address for many MCP servers, each called with the right credential of the person.",
+		AdminAddress: ":8001",
+		Serve:        Serve,
+		Validate:     validate,
+	}
+}
+
+func validate(_ context.Context, path string, out io.Writer) error {
+	ok, err := config.CheckPath(path, out)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fault.New(fault.Invalid, "the resources are not valid")
+	}
+	return nil
+}
+
+// Serve runs the gateway until ctx ends.
+func Serve(ctx context.Context, flags *Flags) error {
+	set, report := config.Load(flags.Path)
+	if err := report.Err(); err != nil {
+		_, _ = report.WriteTo(os.Stderr) // the error says the rest
+		return fault.Wrap(fault.Invalid, err, "the resources are not valid")
+	}
+	tel, err := telemetry.Start(ctx, flags.Telemetry.Options("gateway"))
+	if err != nil {
+		return err
+	}
+	_, warnings := report.Count()
+	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("digest", set.Digest()),
+		slog.Int("backends", len(set.Deployment().Backends)), slog.Int("warnings", warnings))
+
+	identity, err := rpc.LoadTLS(flags.Files(), tel.Logger)
+	if err != nil {
+		return err
+	}
+	conn, err := dialBroker(flags.BrokerAddress, identity, tel)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+
+	health := telemetry.NewHealth(tel.Logger)
+	drainer := drain.New()
+	gateway, err := New(Config{
+		Flags: flags, Set: set, Broker: conn, Secrets: secret.NewResolver(), Telemetry: tel, Drainer: drainer,
+	})
+	if err != nil {
+		return err
+	}
+	public := process.HTTPServer{
+		Address: flags.PublicAddress, Handler: gateway.Handler, Logger: tel.Logger,
+		DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout,
+		OnDrain: func() { health.Drain(); drainer.Begin() },
+	}
+	admin := process.HTTPServer{
+		Address: flags.AdminAddress, Handler: tel.AdminHandler(health), Logger: tel.Logger, WriteTimeout: time.Minute,
+	}
+	for _, server := range []*process.HTTPServer{&public, &admin} {
+		ln, err := server.Listen(ctx)
+		if err != nil {
+			return err
+		}
+		tel.Logger.InfoContext(ctx, "listening", slog.String("address", ln.Addr().String()))
+	}
+	group := process.Group{Logger: tel.Logger, StopTimeout: flags.DrainDelay + flags.DrainTimeout + 5*time.Second}
+	group.Add("public", public.Run)
+	group.Add("admin", admin.Run)
+	group.Add("credentials", gateway.Credentials.Run)
+	group.Add("telemetry", tel.Task)
+	return group.Run(ctx)
+}
+
+func dialBroker(address string, identity *rpc.TLS, tel *telemetry.Telemetry) (*grpc.ClientConn, error) {
+	return rpc.Dial(rpc.ClientConfig{
+		Address: address, ServerName: "tokenbroker", TLS: identity, Telemetry: tel,
+		Idempotent: []string{
+			brokerv1.CredentialService_GetCredential_FullMethodName,
+			brokerv1.CredentialService_ReportRejected_FullMethodName,
+			brokerv1.McpSessionService_GetBlob_FullMethodName,
+			brokerv1.McpSessionService_DeleteBlob_FullMethodName,
+		},
+	})
+}
+
+// Gateway is the part that has no address.
+type Gateway struct {
+	// Handler of the public address.
+	Handler http.Handler
+	// Credentials must run.
+	Credentials *credentials.Manager
+}

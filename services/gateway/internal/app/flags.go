@@ -1,0 +1,75 @@
+package app
+
+import (
+	"strings"
+	"time"
+
+	"chatelaine.dev/internal/cli"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/keyring"
+	"chatelaine.dev/internal/secret"
+)
+
+// Flags are those of the command serve. Each has a twin in the environment,
+// CHATELAINE_ and its name.
+type Flags struct {
+	cli.Config
+	cli.Telemetry
+	cli.Admin
+	cli.TLS
+	cli.Dial
+
+	PublicAddress string       `default:":8000" help:"Where MCP clients are served (${default})."`
+	BrokerAddress string       `required:"" placeholder:"HOST:PORT" help:"The token broker's gRPC address; its certificate must name 'tokenbroker'."`
+	JWKSURL       string       `name:"jwks-url" placeholder:"URL" help:"Where the issuer's public keys are, when not where its metadata says."`
+	SessionKey    []secret.Ref `name:"session-key" required:"" placeholder:"NAME/KEY" help:"Secret that seals MCP session ids: 32 bytes as base64 text, the same on all replicas (repeatable, newest first)."`
+
+	MaxUnwatched   time.Duration            `default:"3s" help:"How long the watch of sessions may be silent before cached credentials are confirmed (${default})."`
+	BackendTimeout time.Duration            `default:"2m" help:"How long a backend may take until its answer begins (${default})."`
+	TimeoutFor     map[string]time.Duration `placeholder:"BACKEND=DURATION" help:"The same for one backend (repeatable)."`
+	RequiredScope  []string                 `placeholder:"SCOPE" help:"Scope that every access token must have (repeatable)."`
+	AllowedHost    []string                 `placeholder:"HOST" help:"Value of the header Host to accept beside the audience's (repeatable)."`
+	AllowedOrigin  []string                 `placeholder:"ORIGIN" help:"Origin of browser clients to accept beside the audience's and loopback (repeatable; * is any)."`
+	MaxBodyBytes   int64                    `default:"4194304" help:"Largest request that is read, in bytes (${default})."`
+	DrainDelay     time.Duration            `default:"0s" help:"How long requests are still taken after a stop was asked for, for load balancers to notice."`
+	DrainTimeout   time.Duration            `default:"15s" help:"How long running requests may take to finish after that (${default})."`
+}
+
+// check looks at what kong cannot. Errors are Invalid.
+func (f *Flags) check(backends func(string) bool) error {
+	for name, positive := range map[string]bool{
+		"max-unwatched": f.MaxUnwatched > 0, "backend-timeout": f.BackendTimeout > 0,
+		"max-body-bytes": f.MaxBodyBytes > 0, "drain-timeout": f.DrainTimeout > 0,
+	} {
+		if !positive {
+			return fault.Newf(fault.Invalid, "--%s must be greater than zero", name)
+		}
+	}
+	for name, d := range f.TimeoutFor {
+		if !backends(name) {
+			return fault.Newf(fault.Invalid, "--timeout-for: there is no backend %q", name)
+		}
+		if d <= 0 {
+			return fault.Newf(fault.Invalid, "--timeout-for: the timeout of %s must be greater than zero", name)
+		}
+	}
+	for _, origin := range f.AllowedOrigin {
+		if origin != "*" && !strings.Contains(origin, "://") {
+			return fault.Newf(fault.Invalid, "--allowed-origin: %q is not scheme://host[:port]", origin)
+		}
+	}
+	return nil
+}
+
+// keys resolves the session keys, newest first.
+func (f *Flags) keys(secrets *secret.Resolver) (*keyring.Ring, error) {
+	keys := make([]secret.Bytes, 0, len(f.SessionKey))
+	for _, ref := range f.SessionKey {
+		key, err := secrets.ResolveKey(ref, keyring.KeySize, keyring.KeySize)
+		if err != nil {
+			return nil, fault.Wrap(fault.KindOf(err), err, "--session-key: "+err.Error())
+		}
+		keys = append(keys, key)
+	}
+	return keyring.New(keys...)
+}

@@ -1,0 +1,174 @@
+package app
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"chatelaine.dev/internal/bearer"
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/keyring"
+	"chatelaine.dev/internal/outbound"
+	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/internal/telemetry"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/gateway/internal/accesslog"
+	"chatelaine.dev/services/gateway/internal/aggregate"
+	"chatelaine.dev/services/gateway/internal/backend"
+	"chatelaine.dev/services/gateway/internal/credentials"
+	"chatelaine.dev/services/gateway/internal/drain"
+	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/passthrough"
+	"chatelaine.dev/services/gateway/internal/resource"
+	"chatelaine.dev/services/gateway/internal/sessionid"
+)
+
+// Config makes a Gateway. All fields are required.
+type Config struct {
+	Flags *Flags
+	// Set of resources that is served.
+	Set *config.Set
+	// Broker is a connection to the token broker.
+	Broker    grpc.ClientConnInterface
+	Secrets   *secret.Resolver
+	Telemetry *telemetry.Telemetry
+	// Drainer ends long streams when the server stops.
+	Drainer *drain.Drainer
+}
+
+// New makes the gateway. It makes no call.
+func New(cfg Config) (*Gateway, error) {
+	d := cfg.Set.Deployment()
+	if err := cfg.Flags.check(func(name string) bool { _, ok := d.Backend(name); return ok }); err != nil {
+		return nil, err
+	}
+	ring, err := cfg.Flags.keys(cfg.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	dials, err := cfg.Flags.Dials()
+	if err != nil {
+		return nil, err
+	}
+	manager, err := newCredentials(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	backends, err := backend.New(backend.Config{
+		Backends: d.Backends, Credentials: manager, Secrets: cfg.Secrets, Dials: dials, Telemetry: cfg.Telemetry,
+		Timeout: cfg.Flags.BackendTimeout, Timeouts: cfg.Flags.TimeoutFor,
+	})
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := newVerifier(&cfg, dials)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := resource.New(resource.Config{
+		Deployment: d, Verifier: verifier, Sessions: manager, RequiredScopes: cfg.Flags.RequiredScope,
+		AllowedHosts: cfg.Flags.AllowedHost, AllowedOrigins: cfg.Flags.AllowedOrigin,
+	})
+	if err != nil {
+		return nil, err
+	}
+	handler, err := routes(&cfg, parts{backends, resources, ring})
+	if err != nil {
+		return nil, err
+	}
+	return &Gateway{Handler: handler, Credentials: manager}, nil
+}
+
+type parts struct {
+	backends  *backend.Client
+	resources *resource.Server
+	ring      *keyring.Ring
+}
+
+func routes(cfg *Config, p parts) (http.Handler, error) {
+	log, err := accesslog.New(cfg.Telemetry)
+	if err != nil {
+		return nil, err
+	}
+	d := cfg.Set.Deployment()
+	mux := http.NewServeMux()
+	p.resources.Handle(mux)
+	for i := range d.Backends {
+		b := &d.Backends[i]
+		mux.Handle("/mcp/"+b.Name, log.Wrap(b.Name, p.resources.Protect(b.Name, passthrough.New(passthrough.Config{
+			Backend: b, Backends: p.backends, Sessions: sessionid.NewSealer(p.ring), Challenger: p.resources,
+			Drainer: cfg.Drainer, MaxBody: cfg.Flags.MaxBodyBytes,
+		}))))
+	}
+	aggregated, err := aggregate.New(aggregate.Config{
+		Deployment: d, Backends: p.backends, Sessions: brokerv1.NewMcpSessionServiceClient(cfg.Broker), Ring: p.ring,
+		Telemetry: cfg.Telemetry, Version: process.Version(),
+		Unauthorized: func(w http.ResponseWriter, r *http.Request, text string) {
+			p.resources.Challenge(w, r, "", fault.New(fault.Unauthenticated, text))
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("/mcp", log.Wrap("aggregate", p.resources.Protect("", cfg.Drainer.Streams(aggregated))))
+	mux.HandleFunc("/mcp/", func(w http.ResponseWriter, _ *http.Request) {
+		jsonrpc.WriteError(w, http.StatusNotFound, nil, jsonrpc.CodeInvalidRequest, "there is no such backend")
+	})
+	// The line of package accesslog says more than the middleware's.
+	return cfg.Telemetry.Middleware(telemetry.HTTPConfig{Server: "public", Public: true, AccessLevel: slog.LevelDebug})(mux), nil
+}
+
+func newCredentials(cfg *Config) (*credentials.Manager, error) {
+	d := cfg.Set.Deployment()
+	c := credentials.Config{
+		Broker:       brokerv1.NewCredentialServiceClient(cfg.Broker),
+		ConfigDigest: cfg.Set.Digest(), Telemetry: cfg.Telemetry, MaxUnwatched: cfg.Flags.MaxUnwatched,
+	}
+	if d.Mode == config.ModeAuthServer {
+		c.Sessions, c.TokenLifetime = true, d.AuthServer.AccessTokenLifespan
+	}
+	return credentials.New(c)
+}
+
+// keysTimeout bounds one request for the issuer's keys or metadata.
+const keysTimeout = 5 * time.Second
+
+// newVerifier returns nil in anonymous mode. Our own issuer writes RFC 9068
+// access tokens; others may predate that.
+func newVerifier(cfg *Config, dials outbound.Dials) (resource.Verifier, error) {
+	d := cfg.Set.Deployment()
+	if d.Mode == config.ModeAnonymous {
+		return nil, nil //nolint:nilnil // no tokens, nothing to verify them
+	}
+	issuer := d.Issuer
+	client := outbound.Config{Timeout: keysTimeout, Dials: dials, Policy: outbound.Policy{
+		AllowPrivate: issuer.AllowPrivateIPs, AllowLoopback: true, // the operator wrote the URL
+	}, Tracer: cfg.Telemetry.Tracer, Propagator: cfg.Telemetry.Propagator}
+	if cfg.Flags.JWKSURL != "" || d.Mode == config.ModeAuthServer {
+		client.Policy = outbound.Trusted()
+	}
+	if issuer.CABundle != nil {
+		pem, err := cfg.Secrets.Resolve(*issuer.CABundle)
+		if err != nil {
+			return nil, fault.Wrap(fault.KindOf(err), err, "the issuer's CA bundle: "+err.Error())
+		}
+		if client.RootCAs, err = backend.Roots(pem); err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "the issuer's CA bundle: "+err.Error())
+		}
+	}
+	v := bearer.Config{
+		Issuer: issuer.URL, JWKSURL: issuer.JWKSURL, Client: outbound.New(client),
+		Algorithms: []string{"ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"},
+	}
+	if cfg.Flags.JWKSURL != "" {
+		v.JWKSURL = cfg.Flags.JWKSURL
+	}
+	if d.Mode == config.ModeAuthServer {
+		v.Type = bearer.TypeAccessToken
+	}
+	return bearer.New(v)
+}
