@@ -32,6 +32,12 @@ import (
 // key and userinfo requests that may come with it.
 const redeemTimeout = 25 * time.Second
 
+// Logins that one address may begin: room for an office behind one address.
+const (
+	loginsPerMinute = 600
+	loginBurst      = 1200
+)
+
 // endedGrants is how long the record of an ended grant is kept.
 const endedGrants = 24 * time.Hour
 
@@ -197,7 +203,12 @@ func (p *parts) mountFront(mux *http.ServeMux, walk *chain.Chain) error {
 	if err != nil {
 		return err
 	}
+	proxies, err := p.Flags.proxies()
+	if err != nil {
+		return err
+	}
 	front.New(front.Config{
+		Limiter: web.NewLimiter(loginsPerMinute, loginBurst), TrustedProxies: proxies,
 		BaseURL: p.base, Issuer: p.auth.Issuer, Callbacks: callbacks,
 		Checker: &authorize.Checker{Clients: p.store, Policy: p.policy},
 		Chain:   walk, Pages: renderer, Ring: forms, Logger: p.Telemetry.Logger,

@@ -313,6 +313,34 @@ func TestACodeWhoseSessionIsGoneIsRefusedForGood(t *testing.T) {
 	}
 }
 
+func TestOnlyACertainNoOfTheBrokerEndsASession(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c, first := s.connected()
+	for name, err := range map[string]error{
+		"a certificate that is not let in": fault.New(fault.Denied, "no").WithReason("peer_denied"),
+		"a broker that is broken":          fault.New(fault.Internal, ""),
+		"a broker of another version":      fault.New(fault.Unimplemented, ""),
+		"a call that took too long":        fault.New(fault.Timeout, ""),
+	} {
+		s.broker.Fail(err)
+		if got := c.refresh(first.RefreshToken); got.status != http.StatusServiceUnavailable {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	s.broker.Fail(nil)
+	if got := c.refresh(first.RefreshToken); got.status != http.StatusOK {
+		t.Errorf("afterwards: %+v", got)
+	}
+	code := c.login(s.browser())
+	s.broker.Fail(fault.New(fault.Precondition, "a required provider is missing").WithReason("PROVIDER_REQUIRED"))
+	if got := c.redeem(code); got.Error != "invalid_grant" {
+		t.Errorf("a session that can never be active: %+v", got)
+	}
+	s.broker.Fail(nil)
+	s.wantEnded(brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED)
+}
+
 func TestTokensCanBeNarrowedToABackendAndNeverWidened(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)

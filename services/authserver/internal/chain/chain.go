@@ -118,7 +118,7 @@ func (c *Chain) Start(ctx context.Context, client *store.Client, params store.Pa
 	}
 	req.Progress.Providers = providers
 	if err := c.cfg.Requests.CreateRequest(ctx, req, c.cfg.Lifetime); err != nil {
-		return Step{}, err
+		return Step{}, expired(err)
 	}
 	return Step{Consent: req, Client: client}, nil
 }

@@ -129,6 +129,10 @@ func TestTheAnswerToARegistrationSaysWhatWasGranted(t *testing.T) {
 				RedirectURIs: []string{"http://localhost/cb"}, TokenEndpointAuthMethod: "none", GrantTypes: []string{"authorization_code", "refresh_token"},
 				ResponseTypes: []string{"code"}, ClientName: "Example Client", ClientURI: "https://client.example", Scope: "tools admin",
 			}}},
+		"several redirect URIs": {full, `{"redirect_uris":["https://z.example/","https://a.example/","https://z.example/"]}`, clients.Information{Metadata: clients.Metadata{
+			RedirectURIs: []string{"https://z.example/", "https://a.example/"}, TokenEndpointAuthMethod: "none", GrantTypes: []string{"authorization_code"},
+			ResponseTypes: []string{"code"}, Scope: "tools admin offline_access",
+		}}},
 		"a confidential client": {full, `{"redirect_uris":["https://client.example/cb"],"token_endpoint_auth_method":"client_secret_post"}`,
 			clients.Information{ClientSecret: "set", ClientSecretExpiresAt: &zero, Metadata: clients.Metadata{
 				RedirectURIs: []string{"https://client.example/cb"}, TokenEndpointAuthMethod: "client_secret_post", GrantTypes: []string{"authorization_code"},

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -160,15 +161,19 @@ func redirectURIs(asked []string, public bool) ([]string, error) {
 	bad := redirectError("a redirect URI cannot be registered")
 	for i, raw := range asked {
 		if problem := CheckRedirectURI(raw, public); problem != "" {
-			bad = bad.WithField("redirect_uris["+string(rune('0'+i))+"]", problem)
+			bad = bad.WithField("redirect_uris["+strconv.Itoa(i)+"]", problem)
 		}
 	}
 	if len(bad.Fields) > 0 {
 		return nil, bad
 	}
-	unique := slices.Clone(asked)
-	slices.Sort(unique)
-	return slices.Compact(unique), nil
+	unique := make([]string, 0, len(asked)) // in the client's order: some take the first back
+	for _, raw := range asked {
+		if !slices.Contains(unique, raw) {
+			unique = append(unique, raw)
+		}
+	}
+	return unique, nil
 }
 
 // scopes leaves out what the deployment does not know. A client that names none

@@ -98,6 +98,11 @@ func pageOfKind(kind fault.Kind) (status int, page pages.Error) {
 			What:  "Something that the sign-in needs cannot be reached.",
 			Next:  "Wait a minute and connect again from the application. If it stays so, tell whoever runs this server, with the reference below.",
 		}
+	case fault.Exhausted:
+		return http.StatusTooManyRequests, pages.Error{
+			Title: "Too many sign-ins", What: "Many sign-ins were started from your network in a short time.",
+			Next: "Wait a minute and connect again from the application.",
+		}
 	case fault.Invalid:
 		return http.StatusBadRequest, pages.Error{
 			Title: "This request cannot be read", What: "The browser sent something that this page does not understand.", Next: startAgain,

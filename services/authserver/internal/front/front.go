@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 
@@ -29,6 +30,10 @@ type Config struct {
 	Checker   *authorize.Checker
 	Chain     *chain.Chain
 	Pages     *pages.Renderer
+	// Limiter bounds how many logins an address begins.
+	Limiter *web.Limiter
+	// TrustedProxies may say who calls.
+	TrustedProxies []netip.Prefix
 	// Ring seals the tokens of forms.
 	Ring   *keyring.Ring
 	Logger *slog.Logger
@@ -59,6 +64,10 @@ func (f *Front) Mount(mux *http.ServeMux) {
 
 func (f *Front) authorize(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
+	if ok, _ := f.cfg.Limiter.Allow(web.ClientAddress(r, f.cfg.TrustedProxies)); !ok {
+		f.fail(w, r, fault.New(fault.Exhausted, "too many logins were begun from this address"))
+		return
+	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		f.fail(w, r, fault.Wrap(fault.Invalid, err, "the query is malformed").WithReason(authorize.ReasonRequest))
@@ -88,7 +97,7 @@ func (f *Front) refuse(w http.ResponseWriter, r *http.Request, clientID string, 
 }
 
 func (f *Front) consent(w http.ResponseWriter, r *http.Request) {
-	id, browser, ok := f.form(w, r, questionConsent)
+	id, browser, ok := f.form(w, r, questionConsent, "approve", "deny")
 	if !ok {
 		return
 	}
@@ -115,7 +124,7 @@ func (f *Front) showConfirm(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *Front) confirm(w http.ResponseWriter, r *http.Request) {
-	id, browser, ok := f.form(w, r, questionConfirm)
+	id, browser, ok := f.form(w, r, questionConfirm, "confirm", "cancel")
 	if !ok {
 		return
 	}
@@ -166,8 +175,9 @@ func redirect(w http.ResponseWriter, target string) {
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// form reads one of our forms and checks that this browser got it from us.
-func (f *Front) form(w http.ResponseWriter, r *http.Request, question string) (id string, browser []byte, ok bool) {
+// form reads one of our forms and checks that this browser got it from us, and that
+// its decision is one of those that the question has.
+func (f *Front) form(w http.ResponseWriter, r *http.Request, question string, decisions ...string) (id string, browser []byte, ok bool) {
 	if err := web.ReadForm(w, r, maxFormBytes); err != nil {
 		f.fail(w, r, err)
 		return "", nil, false
@@ -182,7 +192,7 @@ func (f *Front) form(w http.ResponseWriter, r *http.Request, question string) (i
 		f.fail(w, r, err)
 		return "", nil, false
 	}
-	if decision := r.PostForm.Get("decision"); !slices.Contains([]string{"approve", "deny", "confirm", "cancel"}, decision) {
+	if !slices.Contains(decisions, r.PostForm.Get("decision")) {
 		f.fail(w, r, fault.New(fault.Invalid, "the form has no answer").WithReason(reasonForm))
 		return "", nil, false
 	}
@@ -206,7 +216,7 @@ func (f *Front) consentPage(w http.ResponseWriter, r *http.Request, step chain.S
 	place, loopback := returnsTo(req)
 	page := pages.Consent{
 		Action: f.base + "/oauth/consent", Request: req.ID, Token: f.token(questionConsent, req),
-		ClientName: step.Client.Name, ReturnsTo: place, Loopback: loopback, Resources: req.Params.Resources,
+		ClientName: step.Client.Name, SelfRegistered: true, ReturnsTo: place, Loopback: loopback, Resources: req.Params.Resources,
 		Targets: targets(req), Reference: web.Reference(r.Context()),
 	}
 	for _, p := range req.Progress.Providers {

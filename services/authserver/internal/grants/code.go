@@ -109,13 +109,19 @@ func (s *Service) narrow(sess *session, r fosite.AccessRequester) error {
 // session. Only a certain no is one: otherwise nothing is spent and the client may
 // try again.
 func (s *Service) brokerError(ctx context.Context, g *store.Grant, err error) error {
-	switch fault.KindOf(err) {
-	case fault.Precondition, fault.NotFound, fault.Denied:
+	refused := fosite.ErrInvalidGrant.WithHint("The session has ended; a new login is needed.").WithWrap(causeOf(err))
+	switch reason := fault.ReasonOf(err); {
+	case reason == "SESSION_ENDED", reason == "SESSION_NOT_FOUND", reason == "CLIENT_MISMATCH":
 		if endErr := s.cfg.Store.GrantEnded(ctx, g.SessionID); endErr != nil {
 			return endErr
 		}
 		s.audit(ctx, "session.ended", "broker_refused", g)
-		return fosite.ErrInvalidGrant.WithHint("The session has ended; a new login is needed.").WithWrap(causeOf(err))
+		return refused
+	case fault.KindOf(err) == fault.Precondition: // it can never become active
+		if endErr := s.endSession(ctx, g, brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED); endErr != nil {
+			return endErr
+		}
+		return refused
 	}
 	return fosite.ErrTemporarilyUnavailable.WithHint("Nothing was used up; send the same request again in a moment.").WithWrap(causeOf(err))
 }

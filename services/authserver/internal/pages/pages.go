@@ -22,6 +22,8 @@ type Consent struct {
 	// Action is the path that the form is posted to; Request and Token go with it.
 	Action, Request, Token string
 	ClientName             string
+	// SelfRegistered: nobody has checked who the client is.
+	SelfRegistered bool
 	// ReturnsTo is the host, or application, that gets the answer.
 	ReturnsTo string
 	// Loopback: it returns to a program on this computer.

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func consent() pages.Consent {
 	return pages.Consent{
-		Action: "/oauth/consent", Request: "REQUEST", Token: "TOKEN", ClientName: "Example Client", ReturnsTo: "127.0.0.1:33418", Loopback: true,
+		Action: "/oauth/consent", Request: "REQUEST", Token: "TOKEN", ClientName: "Example Client", SelfRegistered: true, ReturnsTo: "127.0.0.1:33418", Loopback: true,
 		Resources: []string{"http://localhost:8000/mcp"},
 		Providers: []pages.Provider{
 			{Name: "corp", Primary: true, Permissions: pages.Permissions([]string{"openid", "profile", "email", "offline_access"})},
@@ -49,7 +49,7 @@ func render(t *testing.T, show func(r *pages.Renderer, w *httptest.ResponseRecor
 func TestThePagesLookAsAgreed(t *testing.T) {
 	t.Parallel()
 	https := consent()
-	https.ClientName, https.ReturnsTo, https.Loopback, https.Targets = "", "client.example", false, pages.FormTargets("https://client.example/cb")
+	https.ClientName, https.SelfRegistered, https.ReturnsTo, https.Loopback, https.Targets = "", false, "client.example", false, pages.FormTargets("https://client.example/cb")
 	for name, show := range map[string]func(r *pages.Renderer, w *httptest.ResponseRecorder) error{
 		"consent":       func(r *pages.Renderer, w *httptest.ResponseRecorder) error { return r.Consent(w, consent()) },
 		"consent-https": func(r *pages.Renderer, w *httptest.ResponseRecorder) error { return r.Consent(w, https) },
