@@ -105,7 +105,7 @@ func TestRequiredProviderThatFailsEndsTheChainAndLeavesNothing(t *testing.T) {
 				return ""
 			})
 			var staged int
-			query(t, `SELECT count(*) FROM tokenbroker.staged_legs s JOIN tokenbroker.sessions USING (session_id) WHERE client_id = $1`, []any{client.ID}, &staged)
+			query(t, `SELECT count(*) FROM tokenbroker.staged_legs l JOIN tokenbroker.sessions s ON s.id = l.session_id WHERE s.client_id = $1`, []any{client.ID}, &staged)
 			if staged != 0 {
 				t.Errorf("%d staged legs are left", staged)
 			}

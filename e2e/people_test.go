@@ -99,7 +99,7 @@ func newClientAt(t *testing.T, mcpURL string) *journey.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registered, err := found.Register(t.Context(), client, "e2e "+t.Name(), redirectURI)
+	registered, err := found.Register(t.Context(), client, "Desk assistant", redirectURI)
 	if err != nil {
 		t.Fatal(err)
 	}
