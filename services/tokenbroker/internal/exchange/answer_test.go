@@ -1,0 +1,26 @@
+package exchange
+
+import (
+	"testing"
+
+	"chatelaine.dev/services/tokenbroker/internal/upstream/endpoint"
+)
+
+// What comes out of any answer can be put into a header and has an end.
+func FuzzAnswer(f *testing.F) {
+	f.Add([]byte(`{"access_token":"a","issued_token_type":"urn:ietf:params:oauth:token-type:access_token","token_type":"Bearer","expires_in":60}`))
+	f.Add([]byte(`{"access_token":"a b","issued_token_type":"urn:ietf:params:oauth:token-type:jwt","token_type":"bearer","expires_in":1e-9}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		doc, err := endpoint.ParseJSON(body)
+		if err != nil {
+			return
+		}
+		token, lifetime, err := readAnswer(doc)
+		if err != nil {
+			return
+		}
+		if !headerSafe(token.Reveal()) || lifetime < 0 || lifetime > maxLifetime {
+			t.Errorf("lifetime %v", lifetime)
+		}
+	})
+}

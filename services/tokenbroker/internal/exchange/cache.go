@@ -1,0 +1,187 @@
+package exchange
+
+import (
+	"container/list"
+	"sync"
+	"time"
+)
+
+const (
+	// DefaultCacheSize is how many tokens are remembered.
+	DefaultCacheSize = 10_000
+	// rejectionPause is how long after a rejection another one of the next token
+	// is taken for the subject's fault.
+	rejectionPause = time.Minute
+	// refusalPause is how long a token service's no is remembered, so that a wrong
+	// configuration is not asked about with every call.
+	refusalPause = 5 * time.Second
+)
+
+// Cache keeps exchanged tokens. It may be shared between configurations. It is
+// safe for concurrent use.
+type Cache struct {
+	size int
+	now  func() time.Time
+
+	mu      sync.Mutex
+	entries map[key]*list.Element
+	// subjects has the keys of each subject.
+	subjects map[string]map[key]struct{}
+	order    *list.List // front: used last
+}
+
+// key is whose token it is, and what was asked for.
+type key struct {
+	subject  string
+	exchange [32]byte
+}
+
+// entry is a token, or the memory of a rejected one, or of a refusal.
+type entry struct {
+	key     key
+	version int64
+	token   Token // without a generation: none
+	// rejections and rejectedAt are of this version.
+	rejections int
+	rejectedAt time.Time
+	refusal    error
+	refusedAt  time.Time
+}
+
+// NewCache returns a cache of at most size tokens; zero means DefaultCacheSize.
+// A nil now means time.Now.
+func NewCache(size int, now func() time.Time) *Cache {
+	if size <= 0 {
+		size = DefaultCacheSize
+	}
+	if now == nil {
+		now = time.Now
+	}
+	return &Cache{
+		size: size, now: now,
+		entries: map[key]*list.Element{}, subjects: map[string]map[key]struct{}{}, order: list.New(),
+	}
+}
+
+// Forget drops what was made of a subject's tokens.
+func (c *Cache) Forget(subject string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := range c.subjects[subject] {
+		c.remove(c.entries[k])
+	}
+}
+
+// get returns a token that may be used now, or a refusal that is remembered.
+func (c *Cache) get(k key, version int64) (token Token, refusal error, ok bool) { //nolint:revive,staticcheck // a remembered value
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.find(k, version)
+	if e == nil {
+		return Token{}, nil, false
+	}
+	now := c.now()
+	if e.refusal != nil && now.Sub(e.refusedAt) < refusalPause {
+		return Token{}, e.refusal, true
+	}
+	if e.token.Generation.ID == "" || !now.Before(e.token.ExpiresAt) {
+		return Token{}, nil, false
+	}
+	return e.token, nil, true
+}
+
+// put keeps a token, and returns it with its generation.
+func (c *Cache) put(k key, token Token) Token {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.make(k, token.Version)
+	if e == nil {
+		return token // of a version that is not the newest: for this caller only
+	}
+	token.Generation.Rejections = e.rejections
+	e.token, e.refusal = token, nil
+	return token
+}
+
+// refuse remembers a token service's certain no.
+func (c *Cache) refuse(k key, version int64, refusal error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.make(k, version); e != nil {
+		e.token, e.refusal, e.refusedAt = Token{}, refusal, c.now()
+	}
+}
+
+// reject notes that a backend rejected the token of this generation. Replicas
+// have caches of their own: what is not here may have been made elsewhere, and
+// the generation says how many were rejected before.
+func (c *Cache) reject(k key, version int64, g Generation) Rejection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	e := c.find(k, version)
+	if e == nil {
+		if e = c.make(k, version); e == nil {
+			return Stale
+		}
+		e.token.Generation = g // as if it had been made here
+		e.rejections = g.Rejections
+	}
+	switch {
+	case e.token.Generation.ID == g.ID: // the very one
+	case e.token.Generation.ID != "" || e.rejections > g.Rejections:
+		return Stale
+	}
+	spent := g.Rejections > 0 && (e.rejectedAt.IsZero() || now.Sub(e.rejectedAt) < rejectionPause)
+	e.token = Token{}
+	e.rejections, e.rejectedAt = g.Rejections+1, now
+	if spent {
+		return Spent
+	}
+	return Dropped
+}
+
+// find returns the entry of this version.
+func (c *Cache) find(k key, version int64) *entry {
+	element, ok := c.entries[k]
+	if !ok || element.Value.(*entry).version != version {
+		return nil
+	}
+	c.order.MoveToFront(element)
+	return element.Value.(*entry)
+}
+
+// make returns the entry of this version, a new one if need be; nil when there
+// is one of a newer version.
+func (c *Cache) make(k key, version int64) *entry {
+	if element, ok := c.entries[k]; ok {
+		e := element.Value.(*entry)
+		switch {
+		case e.version > version:
+			return nil
+		case e.version == version:
+			c.order.MoveToFront(element)
+			return e
+		}
+		c.remove(element)
+	}
+	if c.order.Len() >= c.size {
+		c.remove(c.order.Back())
+	}
+	e := &entry{key: k, version: version}
+	c.entries[k] = c.order.PushFront(e)
+	if c.subjects[k.subject] == nil {
+		c.subjects[k.subject] = map[key]struct{}{}
+	}
+	c.subjects[k.subject][k] = struct{}{}
+	return e
+}
+
+func (c *Cache) remove(element *list.Element) {
+	e := c.order.Remove(element).(*entry)
+	delete(c.entries, e.key)
+	delete(c.subjects[e.key.subject], e.key)
+	if len(c.subjects[e.key.subject]) == 0 {
+		delete(c.subjects, e.key.subject)
+	}
+}

@@ -1,0 +1,71 @@
+package exchange
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"chatelaine.dev/internal/secret"
+)
+
+// Subject is whose token is exchanged.
+type Subject struct {
+	// Key says whose token it is; make it with one of the Key functions.
+	Key string
+	// Version of the subject's tokens; 0 where they have none.
+	Version int64
+	// NotAfter bounds what is made of the subject; zero means no bound.
+	NotAfter time.Time
+	// Token returns the subject token. It is called on a cache miss only.
+	Token func(context.Context) (secret.String, error)
+	// Renew returns the subject with a newer token, because the token service did
+	// not accept this one; ok is false when there is none. Nil: it cannot be renewed.
+	Renew func(context.Context) (renewed Subject, ok bool, err error)
+}
+
+// ConnectionKey is the key of a connection's tokens.
+func ConnectionKey(connectionID string) string { return "connection/" + connectionID }
+
+// SessionKey is the key of subject tokens that are minted for a session.
+func SessionKey(sessionID string) string { return "session/" + sessionID }
+
+// CallerKey is the key of a caller's own token. Two tokens of one person may
+// differ in what they allow, so the key is the token's, by its SHA-256.
+func CallerKey(token secret.String) string {
+	sum := sha256.Sum256([]byte(token.Reveal()))
+	return "caller/" + hex.EncodeToString(sum[:])
+}
+
+// Token is an exchanged token.
+type Token struct {
+	AccessToken secret.String
+	// ExpiresAt is when it must no longer be used: a margin before its end.
+	ExpiresAt time.Time
+	// Version of the subject that it was made of.
+	Version int64
+	// Generation tells this token from others of the same subject and version.
+	Generation Generation
+}
+
+// Generation identifies an exchanged token without revealing it.
+type Generation struct {
+	// Rejections is how many tokens of this subject and version backends had
+	// rejected when it was made.
+	Rejections int
+	// ID is random.
+	ID string
+}
+
+// Rejection is what came of a backend's rejection of a token.
+type Rejection int
+
+// The outcomes.
+const (
+	// Stale: another token than the rejected one is or will be served.
+	Stale Rejection = iota
+	// Dropped: the token is gone; the next call gets another one.
+	Dropped
+	// Spent: another token was made of this subject lately, and rejected too.
+	Spent
+)
