@@ -67,7 +67,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the process ends
 	database, err := flags.Database.Options("authserver")
 	if err != nil {
 		return err

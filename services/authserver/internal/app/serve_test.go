@@ -78,7 +78,7 @@ func waitFor(t *testing.T, url string, status int, text string) {
 	t.Helper()
 	var last string
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		response, err := http.Get(url) //nolint:noctx // a test on loopback
+		response, err := http.Get(url)
 		if err != nil {
 			last = err.Error()
 			continue

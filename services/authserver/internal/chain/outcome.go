@@ -43,24 +43,34 @@ func (f failure) outcome() string {
 func checkAnswer(p *store.Provider, cb Callback) *failure {
 	// RFC 9207, section 2.4: before anything else of the answer is believed.
 	if (cb.IssSent && p.Issuer != "" && cb.Iss != p.Issuer) || (p.IssRequired && !cb.IssSent) {
-		return &failure{skip: brokerv1.SkipReason_SKIP_REASON_FAILED,
-			client: denied("the answer for " + p.Name + " came from another issuer than expected")}
+		return &failure{
+			skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
+			client: denied("the answer for " + p.Name + " came from another issuer than expected"),
+		}
 	}
 	switch cb.Error {
 	case "":
 	case "access_denied", "consent_required", "interaction_required", "login_required":
-		return &failure{skip: brokerv1.SkipReason_SKIP_REASON_DECLINED,
-			client: denied("the sign-in at " + p.Name + " was refused or cancelled")}
+		return &failure{
+			skip:   brokerv1.SkipReason_SKIP_REASON_DECLINED,
+			client: denied("the sign-in at " + p.Name + " was refused or cancelled"),
+		}
 	case "temporarily_unavailable", "server_error":
-		return &failure{skip: brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE,
-			client: unavailable("the provider " + p.Name + " is not available at the moment")}
+		return &failure{
+			skip:   brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE,
+			client: unavailable("the provider " + p.Name + " is not available at the moment"),
+		}
 	default:
-		return &failure{skip: brokerv1.SkipReason_SKIP_REASON_FAILED,
-			client: broken("the provider " + p.Name + " answered with an error")}
+		return &failure{
+			skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
+			client: broken("the provider " + p.Name + " answered with an error"),
+		}
 	}
 	if cb.Code == "" || len(cb.Code) > maxCodeBytes {
-		return &failure{skip: brokerv1.SkipReason_SKIP_REASON_FAILED,
-			client: broken("the provider " + p.Name + " answered with something that is no answer")}
+		return &failure{
+			skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
+			client: broken("the provider " + p.Name + " answered with something that is no answer"),
+		}
 	}
 	return nil
 }
@@ -71,22 +81,32 @@ func brokerFailure(p *store.Provider, err error) *failure {
 	case "SESSION_ENDED", "SESSION_NOT_FOUND", "PROVIDER_UNKNOWN":
 		return &failure{fatal: true, client: broken("the login can no longer be finished; start again")}
 	case "UPSTREAM_UNAVAILABLE":
-		return &failure{skip: brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE,
-			client: unavailable("the provider " + p.Name + " did not answer; try again in a moment")}
+		return &failure{
+			skip:   brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE,
+			client: unavailable("the provider " + p.Name + " did not answer; try again in a moment"),
+		}
 	case "UPSTREAM_REFUSED":
-		return &failure{skip: brokerv1.SkipReason_SKIP_REASON_FAILED,
-			client: broken("the provider " + p.Name + " refused the sign-in it had just granted")}
+		return &failure{
+			skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
+			client: broken("the provider " + p.Name + " refused the sign-in it had just granted"),
+		}
 	case "IDENTITY_INVALID":
-		return &failure{skip: brokerv1.SkipReason_SKIP_REASON_FAILED,
-			client: denied("what " + p.Name + " says about who signed in did not pass the checks")}
+		return &failure{
+			skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
+			client: denied("what " + p.Name + " says about who signed in did not pass the checks"),
+		}
 	}
 	switch fault.KindOf(err) {
 	case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Exhausted:
-		return &failure{skip: brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE,
-			client: unavailable("the sign-in at " + p.Name + " could not be finished; try again in a moment")}
+		return &failure{
+			skip:   brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE,
+			client: unavailable("the sign-in at " + p.Name + " could not be finished; try again in a moment"),
+		}
 	}
-	return &failure{skip: brokerv1.SkipReason_SKIP_REASON_FAILED,
-		client: broken("the sign-in at " + p.Name + " could not be finished")}
+	return &failure{
+		skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
+		client: broken("the sign-in at " + p.Name + " could not be finished"),
+	}
 }
 
 // fail ends a chain: the request is taken, its session's end queued, in one

@@ -123,31 +123,39 @@ func TestTheAnswerToARegistrationSaysWhatWasGranted(t *testing.T) {
 			RedirectURIs: []string{"http://localhost/cb"}, TokenEndpointAuthMethod: "none", GrantTypes: []string{"authorization_code"},
 			ResponseTypes: []string{"code"}, Scope: "tools admin offline_access",
 		}}},
-		"a typical MCP client": {full, `{"client_name":"Example\u202e\n Client","redirect_uris":["http://localhost/cb"],"grant_types":["authorization_code","refresh_token"],
+		"a typical MCP client": {
+			full, `{"client_name":"Example\u202e\n Client","redirect_uris":["http://localhost/cb"],"grant_types":["authorization_code","refresh_token"],
 			"response_types":["code"],"token_endpoint_auth_method":"none","scope":"admin unknown","application_type":"odd","client_uri":"https://client.example"}`,
 			clients.Information{Metadata: clients.Metadata{
 				RedirectURIs: []string{"http://localhost/cb"}, TokenEndpointAuthMethod: "none", GrantTypes: []string{"authorization_code", "refresh_token"},
 				ResponseTypes: []string{"code"}, ClientName: "Example Client", ClientURI: "https://client.example", Scope: "tools admin",
-			}}},
+			}},
+		},
 		"several redirect URIs": {full, `{"redirect_uris":["https://z.example/","https://a.example/","https://z.example/"]}`, clients.Information{Metadata: clients.Metadata{
 			RedirectURIs: []string{"https://z.example/", "https://a.example/"}, TokenEndpointAuthMethod: "none", GrantTypes: []string{"authorization_code"},
 			ResponseTypes: []string{"code"}, Scope: "tools admin offline_access",
 		}}},
-		"a confidential client": {full, `{"redirect_uris":["https://client.example/cb"],"token_endpoint_auth_method":"client_secret_post"}`,
+		"a confidential client": {
+			full, `{"redirect_uris":["https://client.example/cb"],"token_endpoint_auth_method":"client_secret_post"}`,
 			clients.Information{ClientSecret: "set", ClientSecretExpiresAt: &zero, Metadata: clients.Metadata{
 				RedirectURIs: []string{"https://client.example/cb"}, TokenEndpointAuthMethod: "client_secret_post", GrantTypes: []string{"authorization_code"},
 				ResponseTypes: []string{"code"}, Scope: "tools admin offline_access",
-			}}},
-		"a secret that is not to be had": {publicOnly, `{"redirect_uris":["https://client.example/cb"],"token_endpoint_auth_method":"client_secret_basic"}`,
+			}},
+		},
+		"a secret that is not to be had": {
+			publicOnly, `{"redirect_uris":["https://client.example/cb"],"token_endpoint_auth_method":"client_secret_basic"}`,
 			clients.Information{Metadata: clients.Metadata{
 				RedirectURIs: []string{"https://client.example/cb"}, TokenEndpointAuthMethod: "none", GrantTypes: []string{"authorization_code"},
 				ResponseTypes: []string{"code"}, Scope: "tools admin offline_access",
-			}}},
-		"grants that we do not have": {full, `{"redirect_uris":["https://client.example/cb"],"grant_types":["authorization_code","implicit","client_credentials"]}`,
+			}},
+		},
+		"grants that we do not have": {
+			full, `{"redirect_uris":["https://client.example/cb"],"grant_types":["authorization_code","implicit","client_credentials"]}`,
 			clients.Information{Metadata: clients.Metadata{
 				RedirectURIs: []string{"https://client.example/cb"}, TokenEndpointAuthMethod: "none", GrantTypes: []string{"authorization_code"},
 				ResponseTypes: []string{"code"}, Scope: "tools admin offline_access",
-			}}},
+			}},
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
