@@ -261,7 +261,9 @@ func (s *Stack) BrokerAddress() string { return hostPort(s.cfg.Ports.Broker) }
 // DatabaseURL is the superuser's URL of the stack's database.
 func (s *Stack) DatabaseURL() string { return s.cluster.URL(database).Reveal() }
 
-func local(port int) string { return (&url.URL{Scheme: "http", Host: "localhost:" + strconv.Itoa(port)}).String() }
+func local(port int) string {
+	return (&url.URL{Scheme: "http", Host: "localhost:" + strconv.Itoa(port)}).String()
+}
 
 func hostPort(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
