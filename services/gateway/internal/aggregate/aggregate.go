@@ -117,7 +117,9 @@ func New(cfg Config) (*Handler, error) {
 		unauthorized:     cfg.Unauthorized, gaps: gaps, now: time.Now,
 	}
 	if h.unauthorized == nil {
-		h.unauthorized = func(w http.ResponseWriter, _ *http.Request, text string) { http.Error(w, text, http.StatusUnauthorized) }
+		h.unauthorized = func(w http.ResponseWriter, _ *http.Request, text string) {
+			http.Error(w, text, http.StatusUnauthorized)
+		}
 	}
 	for i := range cfg.Deployment.Backends {
 		h.slow[cfg.Deployment.Backends[i].Name] = &atomic.Int64{}

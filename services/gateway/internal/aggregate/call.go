@@ -57,6 +57,11 @@ func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, q *request, t
 		head.Name = to.name
 	}
 	target := upstream.Target{Caller: q.who, Backend: to.backend}
+	var translated *bridge
+	if id != nil {
+		translated = &bridge{handler: h, request: q, target: target, peer: peer, id: id}
+		defer context.AfterFunc(ctx, translated.cancel)()
+	}
 	resp, err := h.client.Post(ctx, target, peer, head, message)
 	if err != nil {
 		return err
@@ -66,9 +71,8 @@ func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, q *request, t
 		return upstream.Refusal(to.backend, resp)
 	}
 	h.judge(to.backend, nil)
-	if id != nil {
-		x := &bridge{handler: h, request: q, target: target, peer: peer, id: id}
-		return x.relay(ctx, w, resp)
+	if translated != nil {
+		return translated.relay(ctx, w, resp)
 	}
 	return h.relay(ctx, w, q, to.backend, peer, resp)
 }

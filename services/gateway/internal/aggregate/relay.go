@@ -183,8 +183,6 @@ type bridge struct {
 // relay reads until the first message is there, because a refusal has an HTTP
 // status of its own in the stateless era.
 func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Response) error {
-	stop := context.AfterFunc(ctx, x.cancel)
-	defer stop()
 	if !upstream.IsStream(resp) {
 		m, err := x.handler.client.Reply(ctx, x.target.Backend, resp, x.id)
 		if err != nil {
@@ -217,7 +215,6 @@ func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Re
 			if !bytes.Equal(m.RawID(), x.id) {
 				continue
 			}
-			stop()
 			return x.answer(w, out, &m)
 		default:
 			if out == nil {
