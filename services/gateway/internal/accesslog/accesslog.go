@@ -16,6 +16,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -80,7 +81,10 @@ func (r *Record) SetCaller(key string) { r.Caller = key[:min(len(key), 12)] }
 type Log struct {
 	logger   *slog.Logger
 	duration metric.Float64Histogram
+	labels   sync.Map // labels → metric.MeasurementOption: few, and costly to make
 }
+
+type labels struct{ endpoint, method, outcome string }
 
 // New returns a log.
 func New(t *telemetry.Telemetry) (*Log, error) {
@@ -114,10 +118,7 @@ func (l *Log) write(ctx context.Context, rec *Record, start time.Time) {
 	if rec.Outcome == "" {
 		rec.Outcome = OutcomeOK
 	}
-	l.duration.Record(ctx, took, metric.WithAttributeSet(attribute.NewSet(
-		attribute.String("endpoint", rec.Endpoint),
-		attribute.String("method", methodLabel(rec.Method)),
-		attribute.String("outcome", rec.Outcome))))
+	l.duration.Record(ctx, took, l.option(labels{rec.Endpoint, methodLabel(rec.Method), rec.Outcome}))
 	level := slog.LevelInfo
 	if rec.Outcome == OutcomeFailed {
 		level = slog.LevelWarn
@@ -137,6 +138,18 @@ func (l *Log) write(ctx context.Context, rec *Record, start time.Time) {
 	}
 	attrs = append(attrs, slog.Float64("seconds", took))
 	l.logger.LogAttrs(ctx, level, "mcp request", attrs...)
+}
+
+// option returns the measurement's labels. Endpoints, methods and outcomes are
+// all from fixed sets, which bounds the map.
+func (l *Log) option(k labels) metric.MeasurementOption {
+	if o, ok := l.labels.Load(k); ok {
+		return o.(metric.MeasurementOption) // nothing else is stored
+	}
+	o := metric.WithAttributeSet(attribute.NewSet(
+		attribute.String("endpoint", k.endpoint), attribute.String("method", k.method), attribute.String("outcome", k.outcome)))
+	l.labels.Store(k, o)
+	return o
 }
 
 func cut(s string) string {

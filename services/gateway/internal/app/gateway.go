@@ -114,12 +114,20 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux.Handle("/mcp", log.Wrap("aggregate", p.resources.Protect("", cfg.Drainer.Streams(aggregated))))
+	mux.Handle("/mcp", log.Wrap("aggregate", p.resources.Protect("", cfg.Drainer.Streams(limited(aggregated, cfg.Flags.MaxBodyBytes)))))
 	mux.HandleFunc("/mcp/", func(w http.ResponseWriter, _ *http.Request) {
 		jsonrpc.WriteError(w, http.StatusNotFound, nil, jsonrpc.CodeInvalidRequest, "there is no such backend")
 	})
 	// The line of package accesslog says more than the middleware's.
 	return cfg.Telemetry.Middleware(telemetry.HTTPConfig{Server: "public", Public: true, AccessLevel: slog.LevelDebug})(mux), nil
+}
+
+// limited bounds the bodies of requests; next sees an *http.MaxBytesError.
+func limited(next http.Handler, maxBytes int64) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBytes)
+		next.ServeHTTP(w, r)
+	})
 }
 
 func newCredentials(cfg *Config) (*credentials.Manager, error) {
@@ -142,7 +150,7 @@ const keysTimeout = 5 * time.Second
 func newVerifier(cfg *Config, dials outbound.Dials) (resource.Verifier, error) {
 	d := cfg.Set.Deployment()
 	if d.Mode == config.ModeAnonymous {
-		return nil, nil //nolint:nilnil // no tokens, nothing to verify them
+		return nil, nil // no tokens, nothing to verify them
 	}
 	issuer := d.Issuer
 	client := outbound.Config{Timeout: keysTimeout, Dials: dials, Policy: outbound.Policy{

@@ -218,7 +218,7 @@ func TestReportOvertakesACallThatBeganBefore(t *testing.T) {
 		time.Sleep(DefaultMaxAge + time.Second) // the next Get asks, and is held up
 		hold := make(chan struct{})
 		broker.set(func() { broker.hold = hold })
-		go m.Get(t.Context(), alice(), "repos") //nolint:errcheck // its answer is of no interest
+		go m.Get(t.Context(), alice(), "repos")
 		synctest.Wait()
 		broker.set(func() { broker.hold = nil })
 		if _, err := m.Rejected(t.Context(), alice(), "repos", first); err != nil {

@@ -21,7 +21,7 @@ var ErrDraining error = fault.New(fault.Unavailable, "the gateway is stopping; c
 
 // Drainer knows the streams. It is safe for concurrent use.
 type Drainer struct {
-	ctx   context.Context //nolint:containedctx // it is a broadcast, not a request's
+	ctx   context.Context // a broadcast, not a request's
 	begin context.CancelFunc
 }
 

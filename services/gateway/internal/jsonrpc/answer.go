@@ -1,6 +1,9 @@
 package jsonrpc
 
-import "strconv"
+import (
+	"errors"
+	"strconv"
+)
 
 // Error codes of JSON-RPC 2.0, section 5.1, and of MCP.
 const (
@@ -26,7 +29,7 @@ const (
 
 // CodeOf returns the error code for what Parse returned.
 func CodeOf(err error) int {
-	if _, ok := err.(*SyntaxError); ok { //nolint:errorlint // Parse wraps nothing
+	if _, ok := errors.AsType[*SyntaxError](err); ok {
 		return CodeParse
 	}
 	return CodeInvalidRequest

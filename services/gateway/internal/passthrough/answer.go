@@ -88,7 +88,7 @@ func (x *exchange) stream(resp *http.Response) error {
 			return errors.Join(errWrite, err)
 		}
 	}
-	buf := x.h.chunks.Get().(*[]byte) //nolint:forcetypeassert // New makes nothing else
+	buf := x.h.chunks.Get().(*[]byte) // New makes nothing else
 	defer x.h.chunks.Put(buf)
 	deadline := false
 	defer func() {
