@@ -47,9 +47,9 @@ func validate(_ context.Context, path string, out io.Writer) error {
 // Serve runs the gateway until ctx ends.
 func Serve(ctx context.Context, flags *Flags) error {
 	set, report := config.Load(flags.Path)
-	if err := report.Err(); err != nil {
-		_, _ = report.WriteTo(os.Stderr) // the error says the rest
-		return fault.Wrap(fault.Invalid, err, "the resources are not valid")
+	if !report.OK() {
+		_, _ = report.WriteTo(os.Stderr) // many lines, for the person who starts us
+		return fault.New(fault.Invalid, "the resources are not valid")
 	}
 	tel, err := telemetry.Start(ctx, flags.Telemetry.Options("gateway"))
 	if err != nil {
@@ -67,7 +67,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // nothing is left to be said on it
 
 	health := telemetry.NewHealth(tel.Logger)
 	drainer := drain.New()

@@ -82,6 +82,11 @@ metadata: {name: demo}
 // start serves two backends, both the same server, until the test ends.
 func start(t *testing.T, backend http.Handler, args ...string) *running {
 	t.Helper()
+	return startWith(t, resources, backend, args...)
+}
+
+func startWith(t *testing.T, resources string, backend http.Handler, args ...string) *running {
+	t.Helper()
 	server := httptest.NewServer(backend)
 	t.Cleanup(server.Close)
 	g := &running{
@@ -250,6 +255,45 @@ func TestServedAsConfigured(t *testing.T) {
 	}
 	if status, _ := get(t, "http://"+g.public+"/metrics", ""); status != http.StatusNotFound {
 		t.Errorf("metrics on the public address: %d", status)
+	}
+}
+
+// without returns resources in which the part from one line up to another is
+// replaced.
+func without(t *testing.T, from, to, by string) string {
+	t.Helper()
+	head, rest, ok := strings.Cut(resources, from)
+	_, tail, found := strings.Cut(rest, to)
+	if !ok || !found {
+		t.Fatalf("no %q … %q", from, to)
+	}
+	return head + by + to + tail
+}
+
+func TestAnonymousDeploymentIsServed(t *testing.T) {
+	anonymous := without(t, "  authServerConfig:", "---", "  incomingAuth: {type: anonymous}\n")
+	anonymous = strings.Replace(anonymous, "spec: {type: upstreamInject, upstreamInject: {providerName: corp}}", "spec: {type: unauthenticated}", 1)
+	g := startWith(t, anonymous+"# %[2]s", backendServer())
+	client := mcp.NewClient(&mcp.Implementation{Name: "client", Version: "1"}, nil)
+	session, err := client.Connect(t.Context(), &mcp.StreamableClientTransport{Endpoint: "http://" + g.public + "/mcp/status"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	if _, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "whoami"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestForeignIssuersTokensAreTaken(t *testing.T) {
+	external := without(t, "  authServerConfig:", "  incomingAuth:", "")
+	external = strings.Replace(external, "      repos: {type: externalAuthConfigRef, externalAuthConfigRef: {name: as-user}}\n", "", 1)
+	external = strings.Replace(external, "    backends:\n", "", 1)
+	external = strings.Replace(external, "spec: {type: upstreamInject, upstreamInject: {providerName: corp}}", "spec: {type: unauthenticated}", 1)
+	g := startWith(t, external, backendServer())
+	want := "Bearer " + gatewaytest.Token("alice", "repos", 1)
+	if got := g.call(t, "/mcp/repos", "whoami"); got != want {
+		t.Errorf("the backend saw %q, want %q", got, want)
 	}
 }
 

@@ -12,8 +12,13 @@ func TestNoTwoPeopleShareAKey(t *testing.T) {
 	t.Parallel()
 	keys := map[string]string{caller.AnonymousCaller().Key: "anonymous"}
 	for _, person := range [][2]string{
-		{"https://a", "1"}, {"https://a", "2"}, {"https://b", "1"},
-		{"https://a1", ""}, {"https://", "a1"}, {"", "https://a1"}, {"", ""},
+		{"https://a", "1"},
+		{"https://a", "2"},
+		{"https://b", "1"},
+		{"https://a1", ""},
+		{"https://", "a1"},
+		{"", "https://a1"},
+		{"", ""},
 	} {
 		c := caller.New(caller.Claims{Issuer: person[0], Subject: person[1]}, secret.New("t"))
 		if other, taken := keys[c.Key]; taken {
