@@ -112,7 +112,7 @@ type FailedRenewal struct {
 	// OutcomeUnknown says that the provider may have spent the token: what the next
 	// attempt is told proves nothing about the person's grant.
 	OutcomeUnknown bool
-	Record  audit.Record
+	Record         audit.Record
 }
 
 // FailRenewal gives the lease back, takes the mark away and remembers the

@@ -1,0 +1,459 @@
+package refresh_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+	"chatelaine.dev/services/tokenbroker/internal/reason"
+	"chatelaine.dev/services/tokenbroker/internal/refresh"
+	"chatelaine.dev/services/tokenbroker/internal/store"
+	"chatelaine.dev/services/tokenbroker/internal/upstream"
+)
+
+func TestAFreshTokenIsServedWithoutAskingTheProvider(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, time.Hour)
+	token, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+	must(t, err)
+	if token.AccessToken.Reveal() != "at-1" || token.Version != 1 || token.IDToken.Reveal() != "it-1" ||
+		token.UserID != f.session.UserID || token.ConnectionID != f.connection.ID {
+		t.Errorf("token = %+v", token)
+	}
+	if f.upstream.count() != 0 {
+		t.Error("a fresh token was renewed")
+	}
+}
+
+func TestAnExpiredTokenIsRenewedOnceForAllCallersOfTwoReplicas(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	replicas := []*refresh.Refresher{f.replica(), f.replica()}
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			token, err := replicas[i%2].Token(t.Context(), f.session.ID, "corp")
+			if err != nil {
+				t.Error(err)
+			} else if token.AccessToken.Reveal() != "at-2" || token.Version != 2 {
+				t.Errorf("token = %s version %d", token.AccessToken.Reveal(), token.Version)
+			}
+		})
+	}
+	wg.Wait()
+	if n := f.upstream.count(); n != 1 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+	if got := f.actions(); !slices.Equal(got, []string{"connection.refreshed/success"}) {
+		t.Errorf("audit = %v", got)
+	}
+}
+
+func TestARefusedVersionIsRenewedOnceForAllGateways(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, time.Hour)
+	replicas := []*refresh.Refresher{f.replica(), f.replica()}
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			renewed, err := replicas[i%2].Renew(t.Context(), f.connection.ID, 1)
+			if err != nil || !renewed {
+				t.Errorf("renewed = %v, %v", renewed, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := f.upstream.count(); n != 1 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+	// A late report of the old version brings nothing new, and is told so.
+	if renewed, err := replicas[0].Renew(t.Context(), f.connection.ID, 1); err != nil || !renewed {
+		t.Errorf("late report: %v, %v", renewed, err)
+	}
+	// A backend that refuses every token must not make us hammer the provider.
+	if renewed, err := replicas[1].Renew(t.Context(), f.connection.ID, 2); err != nil || renewed {
+		t.Errorf("second forced renewal in a row: %v, %v", renewed, err)
+	}
+	if n := f.upstream.count(); n != 1 {
+		t.Errorf("the provider was asked %d times", n)
+	}
+}
+
+func TestATokenWithoutAnEndIsRenewedWhenABackendRefusesIt(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 0)
+	r := f.replica()
+	f.upstream.change = func(g *upstream.Grant) { g.HasExpiry, g.ExpiresAt = false, time.Time{} }
+	if renewed, err := r.Renew(t.Context(), f.connection.ID, 1); err != nil || !renewed {
+		t.Fatalf("renewed = %v, %v", renewed, err)
+	}
+	token, err := r.Token(t.Context(), f.session.ID, "corp")
+	must(t, err)
+	if !token.ExpiresAt.IsZero() || token.AccessToken.Reveal() != "at-2" {
+		t.Errorf("token = %+v", token)
+	}
+}
+
+func TestWhatARefreshDoesNotSendIsKept(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.upstream.change = func(g *upstream.Grant) {
+		g.Scopes = []string{"openid", "less"}
+		g.RefreshToken, g.Rotated, g.IDToken = secret.String{}, false, secret.String{}
+	}
+	token, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+	must(t, err)
+	if token.IDToken.Reveal() != "it-1" || !slices.Equal(token.Scopes, []string{"openid", "less"}) {
+		t.Errorf("token = %+v", token)
+	}
+	c := f.read()
+	tokens, err := f.sealer.OpenTokens(t.Context(), c.Sealed, c.Place())
+	must(t, err)
+	if tokens.RefreshToken.Reveal() != "rt-1" || !c.Refreshable {
+		t.Errorf("refresh token = %q", tokens.RefreshToken.Reveal())
+	}
+}
+
+func TestACertainNoFromThePrimaryLocksThePersonUntilTheNextLogin(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.upstream.spend()
+	r := f.replica()
+	for range 3 {
+		_, err := r.Token(t.Context(), f.session.ID, "corp")
+		wantReason(t, err, reason.ReauthenticationRequired)
+	}
+	if n := f.upstream.count(); n != 1 {
+		t.Errorf("a certain no was asked for %d times", n)
+	}
+	s, err := f.store.ActiveSession(t.Context(), f.session.ID)
+	must(t, err)
+	if !s.Locked {
+		t.Error("the person is not locked")
+	}
+	events, _, err := f.store.EventsAfter(t.Context(), 0, 10)
+	if err != nil || len(events) != 1 || events[0].ConnectionID != f.connection.ID {
+		t.Errorf("events = %+v, %v", events, err)
+	}
+	old := f.session.ID
+	f.login(time.Hour)
+	if _, err := r.Token(t.Context(), old, "corp"); err != nil {
+		t.Errorf("after the next login the session is still locked: %v", err)
+	}
+}
+
+func TestACertainNoFromAnotherProviderLocksNobody(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.upstream.primary = false
+	f.upstream.spend()
+	_, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.ReauthenticationRequired)
+	if s, err := f.store.ActiveSession(t.Context(), f.session.ID); err != nil || s.Locked {
+		t.Errorf("locked = %v, %v", s.Locked, err)
+	}
+}
+
+func TestWhileTheProviderIsDownAValidTokenIsServedAndItIsNotHammered(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, 30*time.Second) // due, and good for half a minute
+	f.upstream.set(func(context.Context, *provider, string) error { return unreachable("false") })
+	r := f.replica()
+	for range 5 {
+		token, err := r.Token(t.Context(), f.session.ID, "corp")
+		must(t, err)
+		if token.AccessToken.Reveal() != "at-1" {
+			t.Errorf("token = %s", token.AccessToken.Reveal())
+		}
+	}
+	if n := f.upstream.count(); n != 1 {
+		t.Errorf("a provider that is down was asked %d times", n)
+	}
+	f.exec(`UPDATE tokenbroker.connections SET expires_at = now() - interval '1 second', refresh_after = expires_at`)
+	_, err := r.Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.UpstreamUnavailable)
+
+	f.upstream.set(nil)
+	f.exec(`UPDATE tokenbroker.connections SET retry_at = now() - interval '1 second'`)
+	token, err := r.Token(t.Context(), f.session.ID, "corp")
+	must(t, err)
+	if token.Version != 2 {
+		t.Errorf("version = %d after the provider came back", token.Version)
+	}
+}
+
+func TestOurOwnMistakeAtTheProviderAsksNobodyToLogIn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.upstream.set(func(context.Context, *provider, string) error { return refused("invalid_client") })
+	_, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.UpstreamUnavailable)
+	if c := f.read(); c.Status != store.ConnectionActive || c.Clock.RetryIn < 20*time.Second {
+		t.Errorf("status %s, retry in %s", c.Status, c.Clock.RetryIn)
+	}
+}
+
+func TestACallerThatGoesAwayDoesNotLoseTheTokens(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	entered, release := make(chan struct{}), make(chan struct{})
+	f.upstream.set(func(context.Context, *provider, string) error {
+		close(entered)
+		<-release
+		return nil
+	})
+	r := f.replica()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Token(ctx, f.session.ID, "corp")
+		done <- err
+	}()
+	<-entered
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("the caller got a token after it went away")
+	}
+	close(release)
+	r.Drain(t.Context())
+	if c := f.read(); c.Version != 2 {
+		t.Errorf("version = %d: the only valid tokens are lost", c.Version)
+	}
+}
+
+func TestATokenOfARepointedProviderIsNotHandedOut(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, time.Hour)
+	f.exec(`UPDATE tokenbroker.connections SET realm = 'https://before.example'`)
+	_, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.ConnectionRequired)
+}
+
+func TestWhatASessionDoesNotHaveIsAskedFor(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, time.Hour)
+	r := f.replica()
+	_, err := r.Token(t.Context(), f.session.ID, "octohub")
+	wantReason(t, err, reason.ConnectionRequired)
+	_, _, err = f.store.Disconnect(t.Context(), f.connection.ID, audit.Record{Action: audit.ConnectionDisconnected, Outcome: audit.Success})
+	must(t, err)
+	_, err = r.Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.ConnectionRequired)
+	_, err = r.Token(t.Context(), "ses_unknown", "corp")
+	wantReason(t, err, reason.SessionEnded)
+}
+
+func TestAnEndedTokenWithoutARefreshTokenAsksForALogin(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.exec(`UPDATE tokenbroker.connections SET refreshable = false`)
+	r := f.replica()
+	_, err := r.Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.ReauthenticationRequired)
+	if renewed, err := r.Renew(t.Context(), f.connection.ID, 1); err != nil || renewed {
+		t.Errorf("renewed = %v, %v", renewed, err)
+	}
+}
+
+// crash leaves what a process leaves that dies between the mark and the result.
+func (f *fixture) crash() {
+	f.t.Helper()
+	_, ok, err := f.store.AcquireLease(f.t.Context(), store.LeaseRequest{
+		ConnectionID: f.connection.ID, Version: f.connection.Version, Holder: "dead", Duration: time.Millisecond, MaxDoubtful: 1,
+	})
+	must(f.t, err)
+	if !ok {
+		f.t.Fatal("no lease to die with")
+	}
+	eventually(f.t, "the dead lease to end", func() bool { return f.read().Clock.LeaseRemaining == 0 })
+}
+
+func TestAfterACrashTheTokenIsTriedOnceMore(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.crash()
+	token, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+	must(t, err)
+	if token.Version != 2 {
+		t.Errorf("version = %d", token.Version)
+	}
+}
+
+func TestAfterTwoCrashesThereIsNoThirdAttempt(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.crash()
+	f.crash()
+	replicas := []*refresh.Refresher{f.replica(), f.replica()}
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() {
+			_, err := replicas[i%2].Token(t.Context(), f.session.ID, "corp")
+			if err == nil {
+				t.Error("a token in doubt was served")
+			}
+		})
+	}
+	wg.Wait()
+	if n := f.upstream.count(); n != 0 {
+		t.Errorf("%d attempts after two that left no result", n)
+	}
+	if c := f.read(); c.Status != store.ConnectionReauthenticate {
+		t.Errorf("status = %s", c.Status)
+	}
+	if s, err := f.store.ActiveSession(t.Context(), f.session.ID); err != nil || s.Locked {
+		t.Errorf("doubt locked the person: %v, %v", s.Locked, err)
+	}
+}
+
+func TestAfterACrashASpentTokenAsksForThisProviderOnly(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.crash()
+	f.upstream.spend() // the dead attempt had reached the provider
+	_, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.ReauthenticationRequired)
+	if s, err := f.store.ActiveSession(t.Context(), f.session.ID); err != nil || s.Locked {
+		t.Errorf("a lost answer locked the person: %v, %v", s.Locked, err)
+	}
+}
+
+func TestAProviderThatPunishesReuseIsNotAskedAgainInDoubt(t *testing.T) {
+	t.Parallel()
+	t.Run("after a crash", func(t *testing.T) {
+		t.Parallel()
+		f := newFixture(t, -time.Minute)
+		f.upstream.inDoubt = config.RefreshInDoubtReauthenticate
+		f.crash()
+		_, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+		wantReason(t, err, reason.ReauthenticationRequired)
+		if n := f.upstream.count(); n != 0 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+	t.Run("after a lost answer", func(t *testing.T) {
+		t.Parallel()
+		f := newFixture(t, -time.Minute)
+		f.upstream.inDoubt = config.RefreshInDoubtReauthenticate
+		f.upstream.set(func(context.Context, *provider, string) error { return unreachable("true") })
+		_, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+		wantReason(t, err, reason.ReauthenticationRequired)
+	})
+	t.Run("but after a request that was never sent", func(t *testing.T) {
+		t.Parallel()
+		f := newFixture(t, -time.Minute)
+		f.upstream.inDoubt = config.RefreshInDoubtReauthenticate
+		f.upstream.set(func(context.Context, *provider, string) error { return unreachable("false") })
+		_, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+		wantReason(t, err, reason.UpstreamUnavailable)
+	})
+}
+
+func TestAnswersThatComeAfterTheLeaseAreKept(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	entered, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	// The first attempt reaches the provider, which rotates; its answer is late.
+	late := &lateProvider{provider: f.upstream, entered: entered, release: release, once: &once}
+	slow := f.replica(func(c *refresh.Config) {
+		c.CallTimeout, c.Lease = 30*time.Second, 50*time.Millisecond
+		c.Find = func(string, string) (refresh.Provider, error) { return late, nil }
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := slow.Token(t.Context(), f.session.ID, "corp")
+		done <- err
+	}()
+	<-entered
+	eventually(t, "the lease to end", func() bool { return f.read().Clock.LeaseRemaining == 0 })
+	// The second replica presents a token that is spent by now.
+	_, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.ReauthenticationRequired)
+	close(release)
+	must(t, <-done)
+	if c := f.read(); c.Status != store.ConnectionActive || c.Version != 2 {
+		t.Errorf("status %s version %d: the only valid tokens are lost", c.Status, c.Version)
+	}
+}
+
+// lateProvider holds the answer of its first call back.
+type lateProvider struct {
+	*provider
+	entered, release chan struct{}
+	once             *sync.Once
+}
+
+func (p *lateProvider) Refresh(ctx context.Context, r upstream.RefreshRequest) (g upstream.Grant, err error) {
+	g, err = p.provider.Refresh(ctx, r)
+	p.once.Do(func() {
+		close(p.entered)
+		<-p.release
+	})
+	return g, err
+}
+
+func TestTokensOfAConnectionThatWentAwayMeanwhileAreNotKept(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.upstream.set(func(context.Context, *provider, string) error {
+		_, _, err := f.store.Disconnect(context.Background(), f.connection.ID,
+			audit.Record{Action: audit.ConnectionDisconnected, Outcome: audit.Success})
+		return err
+	})
+	var given *refresh.Config
+	r := f.replica(func(c *refresh.Config) { given = c })
+	_, err := r.Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.ConnectionRequired)
+	c, err := f.store.Connection(t.Context(), f.connection.ID)
+	must(t, err)
+	if c.Status != store.ConnectionDisconnected || !c.Sealed.IsZero() {
+		t.Errorf("tokens came back after a disconnect: %s", c.Status)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	must(t, given.Revoker.Run(ctx)) // drains the queue
+	if !slices.Equal(f.upstream.revoked, []string{"rt-2"}) {
+		t.Errorf("revoked = %v", f.upstream.revoked)
+	}
+}
+
+func TestALoginMeanwhileWins(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	var once sync.Once
+	f.upstream.set(func(context.Context, *provider, string) error {
+		once.Do(func() { f.login(time.Hour) })
+		return nil
+	})
+	token, err := f.replica().Token(t.Context(), f.session.ID, "corp")
+	must(t, err)
+	if token.AccessToken.Reveal() != "at-1" || token.Version != 2 {
+		t.Errorf("token = %s version %d, want the login's", token.AccessToken.Reveal(), token.Version)
+	}
+}
+
+func TestConnectionsInUseAreRenewedAheadOfExpiry(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, time.Hour)
+	if _, err := f.replica().Token(t.Context(), f.session.ID, "corp"); err != nil {
+		t.Fatal(err)
+	}
+	due, err := f.store.DueConnections(t.Context(), 10)
+	if err != nil || len(due) != 0 {
+		t.Fatalf("due = %v, %v", due, err)
+	}
+	f.exec(`UPDATE tokenbroker.connections SET refresh_after = now() - interval '1 second'`)
+	if due, err = f.store.DueConnections(t.Context(), 10); err != nil || len(due) != 1 {
+		t.Fatalf("due = %v, %v", due, err)
+	}
+	f.exec(`UPDATE tokenbroker.connections SET last_used_at = NULL`)
+	if due, err = f.store.DueConnections(t.Context(), 10); err != nil || len(due) != 0 {
+		t.Fatalf("a connection that nobody uses is due: %v, %v", due, err)
+	}
+}
