@@ -37,8 +37,11 @@ const (
 	// callTimeout bounds a call to the broker, which may have to refresh or
 	// exchange a token upstream.
 	callTimeout = 20 * time.Second
-	// maxVoid is how many answers in a row may be void before we give up.
-	maxVoid = 3
+	// maxVoid is how many answers in a row may be void before we give up, and
+	// voidPause the first pause after one; each is twice the last. A replica of
+	// the broker may hear of an event half a second after another one told us.
+	maxVoid   = 5
+	voidPause = 50 * time.Millisecond
 )
 
 // Broker is what is used of the broker's CredentialService.
@@ -198,7 +201,7 @@ func (m *Manager) fetch(ctx context.Context, c *caller.Caller, k key) (*Credenti
 
 func (m *Manager) ask(ctx context.Context, c *caller.Caller, k key, s *shard, running *call) {
 	defer close(running.done)
-	for range maxVoid {
+	for attempt := range maxVoid {
 		s.mu.RLock()
 		generation := s.generation
 		s.mu.RUnlock()
@@ -209,6 +212,10 @@ func (m *Manager) ask(ctx context.Context, c *caller.Caller, k key, s *shard, ru
 		void := err == nil && (s.generation != generation || m.events.void(cred.ConnectionID, cred.ObservedPosition))
 		if void && s.calls[k] == running {
 			s.mu.Unlock()
+			select {
+			case <-time.After(voidPause << attempt):
+			case <-ctx.Done():
+			}
 			continue
 		}
 		running.cred, running.err = cred, err
