@@ -1,0 +1,216 @@
+package seal_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"testing"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/services/tokenbroker/internal/seal"
+)
+
+func newKey() secret.Bytes {
+	key := make([]byte, seal.KeySize)
+	rand.Read(key)
+	return secret.NewBytes(key)
+}
+
+func sealer(t testing.TB, keys ...secret.Bytes) *seal.Sealer {
+	t.Helper()
+	wrapper, err := seal.NewKeys(keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seal.NewSealer(wrapper)
+}
+
+var place = seal.Place{Table: "connections", Row: "con_1", Column: "sealed_tokens", Version: 7}
+
+func TestWhatIsSealedOpensInItsPlaceOnly(t *testing.T) {
+	t.Parallel()
+	s := sealer(t, newKey())
+	plaintext := []byte("a token")
+	sealed, err := s.Seal(t.Context(), plaintext, place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Open(t.Context(), sealed, place); err != nil || !bytes.Equal(got, plaintext) {
+		t.Fatalf("open = %q, %v", got, err)
+	}
+	for name, elsewhere := range map[string]seal.Place{
+		"another row":            {Table: "connections", Row: "con_2", Column: "sealed_tokens", Version: 7},
+		"another table":          {Table: "staged_legs", Row: "con_1", Column: "sealed_tokens", Version: 7},
+		"another column":         {Table: "connections", Row: "con_1", Column: "other", Version: 7},
+		"a newer version":        {Table: "connections", Row: "con_1", Column: "sealed_tokens", Version: 8},
+		"an older version":       {Table: "connections", Row: "con_1", Column: "sealed_tokens", Version: 6},
+		"parts that run along":   {Table: "connectionsc", Row: "on_1", Column: "sealed_tokens", Version: 7},
+		"parts that run along 2": {Table: "connections", Row: "con_1s", Column: "ealed_tokens", Version: 7},
+	} {
+		if _, err := s.Open(t.Context(), sealed, elsewhere); fault.ReasonOf(err) != seal.ReasonInvalid {
+			t.Errorf("moved to %s, it opened or failed otherwise: %v", name, err)
+		}
+	}
+}
+
+func TestEveryFlippedBitIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := sealer(t, newKey())
+	sealed, err := s.Seal(t.Context(), []byte("a token"), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []struct {
+		name  string
+		bytes []byte
+	}{{"wrapped key", sealed.WrappedKey}, {"ciphertext", sealed.Ciphertext}} {
+		for i := range part.bytes {
+			for bit := range 8 {
+				part.bytes[i] ^= 1 << bit
+				if _, err := s.Open(t.Context(), sealed, place); fault.ReasonOf(err) != seal.ReasonInvalid {
+					t.Fatalf("%s, byte %d, bit %d: %v", part.name, i, bit, err)
+				}
+				part.bytes[i] ^= 1 << bit
+			}
+		}
+	}
+}
+
+func TestPartsOfTwoValuesDoNotMix(t *testing.T) {
+	t.Parallel()
+	s := sealer(t, newKey())
+	a, err := s.Seal(t.Context(), []byte("a"), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Seal(t.Context(), []byte("b"), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(a.WrappedKey, b.WrappedKey) {
+		t.Error("two values share a wrapped key")
+	}
+	a.WrappedKey = b.WrappedKey
+	if _, err := s.Open(t.Context(), a, place); err == nil {
+		t.Error("a value opened with another one's data key")
+	}
+}
+
+func TestAKeyThatIsMissingIsNamed(t *testing.T) {
+	t.Parallel()
+	old, young := newKey(), newKey()
+	sealed, err := sealer(t, old).Seal(t.Context(), []byte("a token"), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sealer(t, young, old).Open(t.Context(), sealed, place); err != nil {
+		t.Errorf("a key that is no longer the newest does not open: %v", err)
+	}
+	for what, err := range map[string]error{
+		"open":  errOf(sealer(t, young).Open(t.Context(), sealed, place)),
+		"check": sealer(t, young).CheckKey(t.Context(), sealed, place),
+	} {
+		if fault.ReasonOf(err) != seal.ReasonKeyUnknown || !strings.Contains(err.Error(), sealed.KeyID) {
+			t.Errorf("%s: %v does not name key %s", what, err, sealed.KeyID)
+		}
+	}
+}
+
+func errOf(_ []byte, err error) error { return err }
+
+func TestTheNewestKeySeals(t *testing.T) {
+	t.Parallel()
+	old, young := newKey(), newKey()
+	before, err := sealer(t, old).Seal(t.Context(), []byte("x"), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := sealer(t, young, old).Seal(t.Context(), []byte("x"), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.KeyID == after.KeyID {
+		t.Error("a new key in front is not used")
+	}
+}
+
+func TestTokensComeBackWholeAndAreNotLegibleAtRest(t *testing.T) {
+	t.Parallel()
+	s := sealer(t, newKey())
+	tokens := seal.Tokens{
+		AccessToken: secret.New("access-token-text"), RefreshToken: secret.New("refresh-token-text"), IDToken: secret.New("id-token-text"),
+	}
+	sealed, err := s.SealTokens(t.Context(), tokens, place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(sealed.Ciphertext, []byte("token-text")) {
+		t.Error("the ciphertext shows a token")
+	}
+	if text := fmt.Sprintf("%+v %#v", tokens, tokens); strings.Contains(text, "token-text") {
+		t.Errorf("printing tokens shows one: %s", text)
+	}
+	got, err := s.OpenTokens(t.Context(), sealed, place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got.AccessToken.Equal(tokens.AccessToken) || !got.RefreshToken.Equal(tokens.RefreshToken) || !got.IDToken.Equal(tokens.IDToken) {
+		t.Error("tokens came back changed")
+	}
+	if _, err := s.OpenTokens(t.Context(), seal.Sealed{}, place); err == nil {
+		t.Error("no value opened as tokens")
+	}
+}
+
+func TestSizesAreBounded(t *testing.T) {
+	t.Parallel()
+	s := sealer(t, newKey())
+	for _, size := range []int{0, seal.MaxPlaintext + 1} {
+		if _, err := s.Seal(t.Context(), make([]byte, size), place); err == nil {
+			t.Errorf("sealed %d bytes", size)
+		}
+	}
+	if _, err := s.Seal(t.Context(), make([]byte, seal.MaxPlaintext), place); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	key := secret.NewBytes(bytes.Repeat([]byte{1}, seal.KeySize))
+	s := sealer(f, key)
+	good, err := s.Seal(context.Background(), []byte("x"), place)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good.KeyID, good.WrappedKey, good.Ciphertext)
+	f.Add("", []byte{}, []byte{1})
+	f.Add(good.KeyID, good.WrappedKey[:20], good.Ciphertext[:30])
+	f.Fuzz(func(t *testing.T, id string, wrapped, ciphertext []byte) {
+		forged := seal.Sealed{KeyID: id, WrappedKey: wrapped, Ciphertext: ciphertext}
+		got, err := s.Open(t.Context(), forged, place)
+		genuine := id == good.KeyID && bytes.Equal(wrapped, good.WrappedKey) && bytes.Equal(ciphertext, good.Ciphertext)
+		if (err == nil) != genuine {
+			t.Fatalf("forged value: %q, %v", got, err)
+		}
+		if err != nil && fault.ReasonOf(err) == "" {
+			t.Fatalf("an error without a reason: %v", err)
+		}
+	})
+}
+
+func BenchmarkOpenTokens(b *testing.B) {
+	s := sealer(b, newKey())
+	sealed, err := s.SealTokens(b.Context(), seal.Tokens{AccessToken: secret.New(strings.Repeat("a", 1500))}, place)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.OpenTokens(b.Context(), sealed, place); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
