@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -89,21 +88,11 @@ func New(strategy *config.TokenExchangeStrategy, cfg Config) (*Client, error) {
 		// The operator wrote the URL, so that a private address is meant.
 		HTTP: outbound.New(outbound.Config{
 			Timeout: timeout, Dials: cfg.Dials,
-			Policy: outbound.Policy{AllowPrivate: true, AllowLoopback: loopback(strategy.TokenURL)},
+			Policy: outbound.Policy{AllowPrivate: true, AllowLoopback: endpoint.Loopback(strategy.TokenURL)},
 		}),
 		Timeout: timeout, Observer: cfg.Observer, Now: cfg.Now,
 	})
 	return c, nil
-}
-
-// loopback reports whether a URL names this machine.
-func loopback(text string) bool {
-	u, err := url.Parse(text)
-	if err != nil {
-		return false
-	}
-	addr, err := netip.ParseAddr(u.Hostname())
-	return err == nil && addr.Unmap().IsLoopback() || strings.EqualFold(u.Hostname(), "localhost")
 }
 
 // digest is what of an exchange's configuration makes its tokens differ.

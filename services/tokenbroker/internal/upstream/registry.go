@@ -6,9 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"strings"
 	"time"
 
 	"chatelaine.dev/internal/config"
@@ -159,7 +157,7 @@ func httpClient(p *config.Provider, cfg Config) (*http.Client, error) {
 	policy := outbound.Policy{AllowPrivate: p.AllowPrivateIPs}
 	var roots *x509.CertPool
 	for _, text := range configuredURLs(p) {
-		if u, err := url.Parse(text); err == nil && loopbackHost(u.Hostname()) {
+		if endpoint.Loopback(text) {
 			policy.AllowLoopback = true
 		}
 	}
@@ -168,24 +166,13 @@ func httpClient(p *config.Provider, cfg Config) (*http.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		if roots, err = withSystemRoots(pem); err != nil {
+		if roots, err = endpoint.WithSystemRoots(pem); err != nil {
 			return nil, err
 		}
 	}
 	return outbound.New(outbound.Config{
 		Timeout: cfg.Timeout, Policy: policy, Dials: cfg.Dials, RootCAs: roots,
 	}), nil
-}
-
-func withSystemRoots(pem secret.String) (*x509.CertPool, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool() // a container without any: the bundle alone counts
-	}
-	if !pool.AppendCertsFromPEM([]byte(pem.Reveal())) {
-		return nil, fault.New(fault.Invalid, "the CA bundle holds no PEM certificate")
-	}
-	return pool, nil
 }
 
 func configuredURLs(p *config.Provider) []string {
@@ -200,16 +187,6 @@ func configuredURLs(p *config.Provider) []string {
 		urls = append(urls, p.UserInfo.URL)
 	}
 	return urls
-}
-
-// loopbackHost reports whether a URL's host is this machine, by literal or name.
-func loopbackHost(host string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
 }
 
 // usableEndpoint checks a URL that a provider's metadata named: absolute, and as
@@ -227,7 +204,7 @@ func usableEndpoint(p *config.Provider, text string) bool {
 		return true
 	case "http":
 		issuer, err := url.Parse(p.OIDC.Issuer)
-		return err == nil && issuer.Scheme == "http" && (p.AllowHTTP || loopbackHost(u.Hostname()))
+		return err == nil && issuer.Scheme == "http" && (p.AllowHTTP || endpoint.Loopback(text))
 	}
 	return false
 }

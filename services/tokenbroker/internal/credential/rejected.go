@@ -1,0 +1,97 @@
+package credential
+
+import (
+	"context"
+
+	"chatelaine.dev/internal/config"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+	"chatelaine.dev/services/tokenbroker/internal/exchange"
+)
+
+// ReportRejected implements broker.v1.CredentialService.
+func (s *Service) ReportRejected(ctx context.Context, in *brokerv1.ReportRejectedRequest) (*brokerv1.ReportRejectedResponse, error) {
+	refused, err := parseVersion(in.GetCredentialVersion())
+	if err != nil {
+		return nil, err
+	}
+	// No credential is issued or refused here; a renewal records itself.
+	r, err := s.resolve(ctx, in.GetConfigDigest(), in.GetBackend(), in.GetAccessToken(), &audit.Record{})
+	if err != nil {
+		return nil, err
+	}
+	renewed, err := s.replace(ctx, r, refused)
+	if err != nil {
+		return nil, err
+	}
+	return &brokerv1.ReportRejectedResponse{Renewed: renewed}, nil
+}
+
+// replace makes sure that another credential than the refused one is served
+// next, and reports whether that is so.
+func (s *Service) replace(ctx context.Context, r *request, refused version) (bool, error) {
+	strategy := &r.backend.Strategy
+	switch {
+	case refused.kind != kindOf(strategy.Type):
+		return true, nil // of an earlier configuration
+	case r.backend.static != nil:
+		_, tag, err := r.backend.static.current(true)
+		if err != nil {
+			return false, nil //nolint:nilerr // the last value stays in use, so nothing is new; GetCredential logs it
+		}
+		return tag != refused.tag, nil
+	case strategy.Type == config.StrategyUnauthenticated:
+		return false, nil
+	case strategy.Provider() == "":
+		rejection := r.backend.exchange.Reject(callerKey(r), refused.number, refused.generation)
+		return rejection != exchange.Spent, nil
+	}
+	return s.replaceConnection(ctx, r, refused)
+}
+
+func kindOf(t config.StrategyType) kind {
+	switch t {
+	case config.StrategyUpstreamInject:
+		return kindConnection
+	case config.StrategyTokenExchange:
+		return kindExchange
+	case config.StrategyHeaderInjection, config.StrategyBearerToken:
+		return kindStatic
+	default:
+		return kindNone
+	}
+}
+
+func callerKey(r *request) string {
+	if r.caller.sessionID != "" {
+		return exchange.SessionKey(r.caller.sessionID)
+	}
+	return exchange.CallerKey(r.caller.token)
+}
+
+// replaceConnection drops an exchanged token, or renews the connection whose
+// token was refused, or whose exchanged tokens were, one after another.
+func (s *Service) replaceConnection(ctx context.Context, r *request, refused version) (bool, error) {
+	provider := r.backend.Strategy.Provider()
+	if err := s.sameRealm(r, provider); err != nil {
+		return false, err
+	}
+	// Not from memory: what is refused may be what memory holds.
+	t, err := s.cfg.Tokens.Token(ctx, r.caller.sessionID, provider)
+	if err != nil {
+		return false, err
+	}
+	if err := s.owned(&t, r); err != nil {
+		return false, err
+	}
+	if t.ConnectionID != refused.connection || t.Version != refused.number {
+		s.cfg.Memory.forget(r.caller.sessionID, provider)
+		return true, nil
+	}
+	if r.backend.exchange != nil {
+		if rejection := r.backend.exchange.Reject(exchange.ConnectionKey(t.ConnectionID), t.Version, refused.generation); rejection != exchange.Spent {
+			return true, nil
+		}
+	}
+	return s.renew(ctx, r, provider, &t)
+}

@@ -1,0 +1,253 @@
+package credential
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/secret"
+	authserverv1 "chatelaine.dev/proto/authserver/v1"
+	"chatelaine.dev/services/tokenbroker/internal/exchange"
+	"chatelaine.dev/services/tokenbroker/internal/reason"
+	"chatelaine.dev/services/tokenbroker/internal/refresh"
+)
+
+const (
+	authorization = "Authorization"
+
+	// staticRecheck is how long a person's gateway may keep a static credential:
+	// no event tells that the person was locked.
+	staticRecheck = 5 * time.Minute
+	// mintTimeout bounds the call to the authserver.
+	mintTimeout = 5 * time.Second
+)
+
+// open makes the credential that the backend's strategy asks for.
+func (s *Service) open(ctx context.Context, r *request) (credential, error) {
+	switch r.backend.Strategy.Type {
+	case config.StrategyUpstreamInject:
+		return s.inject(ctx, r)
+	case config.StrategyTokenExchange:
+		return s.exchange(ctx, r)
+	case config.StrategyHeaderInjection, config.StrategyBearerToken:
+		return s.static(ctx, r), nil
+	default: // unauthenticated: Plans.Prepare refuses what it does not know
+		return credential{version: version{kind: kindNone}, position: r.caller.position}, nil
+	}
+}
+
+// inject sends the connection's own token.
+func (s *Service) inject(ctx context.Context, r *request) (credential, error) {
+	provider := r.backend.Strategy.UpstreamInject.Provider
+	t, position, err := s.connection(ctx, r, provider)
+	if err != nil {
+		return credential{}, err
+	}
+	return credential{
+		header: authorization, value: "Bearer " + t.AccessToken.Reveal(),
+		expiresAt: usableUntil(t.ExpiresAt, s.cfg.Now()), connectionID: t.ConnectionID, provider: provider,
+		version:  version{kind: kindConnection, connection: t.ConnectionID, number: t.Version},
+		position: position,
+	}, nil
+}
+
+// usableUntil is a margin before a token's end: ten seconds, or a quarter of what
+// is left of it.
+func usableUntil(expiry, now time.Time) time.Time {
+	if expiry.IsZero() {
+		return expiry
+	}
+	return expiry.Add(-min(expiryMargin, max(0, expiry.Sub(now)/4)))
+}
+
+// connection opens what the session has at a provider, as the caller's gateway
+// is configured.
+func (s *Service) connection(ctx context.Context, r *request, provider string) (refresh.Token, int64, error) {
+	if err := s.sameRealm(r, provider); err != nil {
+		return refresh.Token{}, 0, err
+	}
+	t, position, err := s.cfg.Memory.token(ctx, r.caller.sessionID, provider)
+	if err != nil {
+		return refresh.Token{}, 0, err
+	}
+	return t, position, s.owned(&t, r)
+}
+
+// owned is a second look: the token is this caller's.
+func (s *Service) owned(t *refresh.Token, r *request) error {
+	if t.UserID != r.caller.userID {
+		return fault.Newf(fault.Internal, "").WithCause(fault.New(fault.Internal, "a session opened another user's connection"))
+	}
+	return nil
+}
+
+// sameRealm makes sure that a gateway with an older configuration does not get,
+// for an older backend, tokens of what the provider's name stands for by now.
+func (s *Service) sameRealm(r *request, provider string) error {
+	current := s.cfg.Configs.Current()
+	if current.Digest == r.digest {
+		return nil
+	}
+	asked, ok := s.cfg.Configs.Find(r.digest)
+	if !ok {
+		return configUnknown()
+	}
+	old, err := asked.Providers.Provider(provider)
+	if err != nil {
+		return configUnknown()
+	}
+	if now, err := current.Providers.Provider(provider); err != nil || now.Realm() != old.Realm() {
+		return configUnknown()
+	}
+	return nil
+}
+
+// static sends a secret of the deployment.
+func (s *Service) static(ctx context.Context, r *request) credential {
+	st := r.backend.static
+	value, tag, err := st.current(false)
+	if err != nil {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "a static credential cannot be read again; its last value stays in use",
+			slog.String("backend", r.backend.Name), fault.Attr(err))
+	}
+	c := credential{
+		header: st.header, value: st.scheme + value.Reveal(),
+		version: version{kind: kindStatic, tag: tag}, position: r.caller.position,
+	}
+	if r.caller.sessionID != "" {
+		c.expiresAt = s.cfg.Now().Add(staticRecheck)
+	}
+	return c
+}
+
+// exchange sends a token that a token service made of the caller's.
+func (s *Service) exchange(ctx context.Context, r *request) (credential, error) {
+	strategy := r.backend.Strategy.TokenExchange
+	c := credential{header: strategy.HeaderName, provider: strategy.SubjectProvider, position: r.caller.position}
+	subject, err := s.subject(ctx, r, &c)
+	if err != nil {
+		return credential{}, err
+	}
+	token, err := r.backend.exchange.Token(ctx, subject)
+	if err != nil {
+		return credential{}, exchangeFault(err, r.backend.Name, strategy.SubjectProvider)
+	}
+	c.value = token.AccessToken.Reveal()
+	if c.header == authorization {
+		c.value = "Bearer " + c.value
+	}
+	c.expiresAt = token.ExpiresAt
+	c.version = version{kind: kindExchange, connection: c.connectionID, number: token.Version, generation: token.Generation}
+	return c, nil
+}
+
+// subject is whose token is exchanged.
+func (s *Service) subject(ctx context.Context, r *request, c *credential) (exchange.Subject, error) {
+	strategy := r.backend.Strategy.TokenExchange
+	switch {
+	case strategy.SubjectProvider != "":
+		t, position, err := s.connection(ctx, r, strategy.SubjectProvider)
+		if err != nil {
+			return exchange.Subject{}, err
+		}
+		c.connectionID, c.position = t.ConnectionID, position
+		return s.connectionSubject(r, &t), nil
+	case r.plan.deployment.Mode == config.ModeExternalIssuer:
+		return exchange.Subject{
+			Key: exchange.CallerKey(r.caller.token), NotAfter: r.caller.expiry,
+			Token: func(context.Context) (secret.String, error) { return r.caller.token, nil },
+		}, nil
+	}
+	return exchange.Subject{
+		Key:   exchange.SessionKey(r.caller.sessionID),
+		Token: func(ctx context.Context) (secret.String, error) { return s.mint(ctx, r) },
+	}, nil
+}
+
+// connectionSubject is a connection's token, which can be renewed when the token
+// service does not accept it.
+func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subject {
+	strategy := r.backend.Strategy.TokenExchange
+	provider := strategy.SubjectProvider
+	return exchange.Subject{
+		Key: exchange.ConnectionKey(t.ConnectionID), Version: t.Version,
+		Token: func(context.Context) (secret.String, error) {
+			if strategy.SubjectTokenType != config.TokenTypeIDToken {
+				return t.AccessToken, nil
+			}
+			if t.IDToken.IsZero() {
+				return secret.String{}, fault.Newf(fault.Precondition, "%s asks for a new login: there is no id token to exchange", provider).
+					WithReason(reason.ReauthenticationRequired, reason.Provider, provider)
+			}
+			return t.IDToken, nil
+		},
+		Renew: func(ctx context.Context) (exchange.Subject, bool, error) {
+			renewed, err := s.renew(ctx, r, provider, t)
+			if err != nil || !renewed {
+				return exchange.Subject{}, false, err
+			}
+			fresh, err := s.cfg.Tokens.Token(ctx, r.caller.sessionID, provider)
+			if err != nil {
+				return exchange.Subject{}, false, err
+			}
+			if fresh.ConnectionID != t.ConnectionID {
+				return exchange.Subject{}, false, nil // linked anew meanwhile: the next call sees it
+			}
+			return s.connectionSubject(r, &fresh), true, s.owned(&fresh, r)
+		},
+	}
+}
+
+// renew forces one renewal of the version that t has.
+func (s *Service) renew(ctx context.Context, r *request, provider string, t *refresh.Token) (bool, error) {
+	renewed, err := s.cfg.Tokens.Renew(ctx, t.ConnectionID, t.Version)
+	if renewed || err != nil {
+		s.cfg.Memory.forget(r.caller.sessionID, provider)
+	}
+	return renewed, err
+}
+
+// mint gets a token that says who the caller is, for one token service.
+func (s *Service) mint(ctx context.Context, r *request) (secret.String, error) {
+	if s.cfg.Minter == nil {
+		return secret.String{}, fault.New(fault.Unavailable, "this broker has no authorization server to mint subject tokens").
+			WithReason(reason.UpstreamUnavailable)
+	}
+	ctx, cancel := context.WithTimeout(ctx, mintTimeout)
+	defer cancel()
+	out, err := s.cfg.Minter.MintSubjectToken(ctx, &authserverv1.MintSubjectTokenRequest{
+		SessionId: r.caller.sessionID, UserId: r.caller.userID,
+		Audience: r.backend.Strategy.TokenExchange.TokenURL,
+	})
+	if err == nil {
+		return secret.New(out.GetToken()), nil
+	}
+	if f := fault.From(err); f.Reason == reason.SessionEnded {
+		return secret.String{}, f
+	}
+	return secret.String{}, fault.Wrap(fault.Unavailable, err, "the authorization server cannot mint a subject token at the moment").
+		WithReason(reason.UpstreamUnavailable)
+}
+
+// exchangeFault says what the caller can do about a failed exchange: log in
+// again where the subject token is what the service refuses, otherwise wait for
+// whoever configures it.
+func exchangeFault(err error, backend, provider string) error {
+	f, ok := fault.As(err)
+	if !ok || f.Reason != reason.UpstreamRefused {
+		return err
+	}
+	code := f.Metadata[reason.OAuthError]
+	if provider != "" && (code == "invalid_grant" || code == "invalid_token") {
+		return fault.Wrap(fault.Precondition, err, provider+" asks for a new login").
+			WithReason(reason.ReauthenticationRequired, reason.Provider, provider)
+	}
+	e := fault.Wrap(fault.Unavailable, err, "the token service refuses to exchange a token for backend "+backend).
+		WithReason(reason.UpstreamUnavailable)
+	if provider != "" {
+		e = e.WithReason(reason.UpstreamUnavailable, reason.Provider, provider)
+	}
+	return e
+}
