@@ -169,7 +169,7 @@ func TestDefaultsAreFilledIn(t *testing.T) {
 	} {
 		want := map[string]string{
 			"access": "1h0m0s", "refresh": "168h0m0s", "code": "10m0s", "retention": "168h0m0s",
-			"primary": "corp", "base": "http://localhost:8080", "scopes": "openid",
+			"primary": "corp", "base": "http://localhost:8080", "scopes": "",
 		}[name]
 		if got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)

@@ -200,8 +200,8 @@ func (b *builder) audience(ref *OIDCConfigRef, allowHTTP bool) {
 	b.d.Audience = audience
 }
 
-// scopes that the gateway advertises. offline_access is between client and
-// authorization server and never a resource's.
+// scopes that the gateway advertises: only such as the issuer grants.
+// offline_access is between client and authorization server and never a resource's.
 func (b *builder) scopes(ref *OIDCConfigRef) {
 	const path = "spec.incomingAuth.oidcConfigRef.scopes"
 	b.checker.scopes(b.server.doc, path, ref.Scopes)
@@ -211,9 +211,13 @@ func (b *builder) scopes(ref *OIDCConfigRef) {
 			b.report.warnf(b.server.doc, fmt.Sprintf("%s[%d]", path, i), "offline_access is not advertised: refresh tokens are issued without it")
 			continue
 		}
+		if s == "openid" && b.d.Mode == ModeAuthServer {
+			b.report.warnf(b.server.doc, fmt.Sprintf("%s[%d]", path, i), "openid is not advertised: this deployment's authorization server issues no ID tokens to clients")
+			continue
+		}
 		b.d.Scopes = append(b.d.Scopes, s)
 	}
-	if len(ref.Scopes) == 0 {
+	if len(ref.Scopes) == 0 && b.d.Mode == ModeExternalIssuer {
 		b.d.Scopes = append(b.d.Scopes, "openid")
 	}
 }

@@ -103,7 +103,8 @@ type OIDCConfigRef struct {
 	// aggregated endpoint, such as `https://mcp.example.com/mcp`. Each backend
 	// has a resource of its own, `{audience}/{backend}`.
 	Audience string `yaml:"audience"`
-	// Scopes that the gateway's metadata advertises. Default `[openid]`.
+	// Scopes that the gateway's metadata advertises. Default `[openid]` with an issuer
+	// of somebody else's, none with the deployment's own.
 	Scopes []string `yaml:"scopes" format:"scope"`
 	// ResourceURL is the public URL of the endpoint. When set, it must equal `audience`.
 	ResourceURL string `yaml:"resourceUrl"`
