@@ -1,0 +1,231 @@
+package aggregate_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/gateway/internal/credentials"
+)
+
+// stuck answers nothing until the test is over.
+func (s *server) stuck(t *testing.T) {
+	t.Helper()
+	over := make(chan struct{})
+	t.Cleanup(func() { close(over) })
+	s.use(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-over:
+		case <-r.Context().Done():
+		}
+	}))
+}
+
+func TestADeadAndASlowBackendCostTheirOwnToolsOnly(t *testing.T) {
+	t.Parallel()
+	for _, version := range eras() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			good := newServer(t, "good", serverOptions{}).echo("get")
+			dead := newServer(t, "dead", serverOptions{}).echo("get")
+			slow := newServer(t, "slow", serverOptions{}).echo("get")
+			dead.http.Close()
+			slow.stuck(t)
+			h := newHouse(t, 1, good, dead, slow)
+			c := h.connect(t, version, "alice", nil)
+			wantEqual(t, "tools", toolNames(t, c), []string{"good_get"})
+			start := time.Now()
+			wantEqual(t, "tools", toolNames(t, c), []string{"good_get"})
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("the list waited %v for a backend that was slow just before", took)
+			}
+			if got := textOf(t, callTool(t, c, "good_get", nil).Content); got != "good:get:" {
+				t.Errorf("the tool of the good backend answers %q", got)
+			}
+			for _, name := range []string{"dead", "slow"} {
+				res := callTool(t, c, name+"_get", nil)
+				if text := textOf(t, res.Content); !res.IsError || !strings.Contains(text, name) {
+					t.Errorf("the tool of the %s backend: isError %v, %q", name, res.IsError, text)
+				}
+				_, err := c.GetPrompt(t.Context(), &mcp.GetPromptParams{Name: name + "_p"})
+				rpc, ok := errors.AsType[*jsonrpc.Error](err)
+				if !ok || !strings.Contains(rpc.Message, name) {
+					t.Errorf("the prompt of the %s backend: %v", name, err)
+				}
+			}
+			for _, want := range []string{"backend=dead", "backend=slow"} {
+				if !strings.Contains(h.logs.String(), want) {
+					t.Errorf("the log lacks %s", want)
+				}
+			}
+		})
+	}
+}
+
+func TestToolsDoNotVanishWhileABackendIsDown(t *testing.T) {
+	t.Parallel()
+	combinations(t, func(t *testing.T, version string, opts serverOptions) {
+		small := opts
+		small.mcp = &mcp.ServerOptions{PageSize: 1}
+		good := newServer(t, "good", opts).echo("get")
+		frail := newServer(t, "frail", small).echo("one").echo("two")
+		h := newHouse(t, 1, good, frail)
+		all := []string{"frail_one", "frail_two", "good_get"}
+		alice := h.connect(t, version, "alice", nil)
+		wantEqual(t, "alice's tools", toolNames(t, alice), all)
+		frail.down()
+		wantEqual(t, "alice's tools while a backend is down", toolNames(t, h.connect(t, version, "alice", nil)), all)
+		wantEqual(t, "bob's tools, who has never seen that backend", toolNames(t, h.connect(t, version, "bob", nil)), []string{"good_get"})
+		frail.start(small)
+		wantEqual(t, "bob's tools when it is back", toolNames(t, h.connect(t, version, "bob", nil)), all)
+	})
+}
+
+func TestWhatNeedsNoLoginIsRememberedForEverybody(t *testing.T) {
+	t.Parallel()
+	open := newServer(t, "open", serverOptions{}).echo("get")
+	h := newHouse(t, 1, open)
+	h.deployment.Backends[0].Strategy = config.Strategy{Type: config.StrategyUnauthenticated}
+	wantEqual(t, "alice's tools", toolNames(t, h.connect(t, eraSession, "alice", nil)), []string{"open_get"})
+	open.down()
+	wantEqual(t, "bob's tools", toolNames(t, h.connect(t, eraSession, "bob", nil)), []string{"open_get"})
+}
+
+func TestAMissingConnectionIsSaidToWhoCanMakeIt(t *testing.T) {
+	t.Parallel()
+	for _, version := range eras() {
+		for _, reason := range []string{credentials.ReasonConnectionRequired, credentials.ReasonReauthenticationRequired} {
+			t.Run(version+" "+reason, func(t *testing.T) {
+				t.Parallel()
+				repos := newServer(t, "repos", serverOptions{}).echo("get").prompt("p")
+				status := newServer(t, "status", serverOptions{}).echo("get")
+				h := newHouse(t, 2, repos, status)
+				missing := fault.New(fault.Precondition, "connect octohub").WithReason(reason, "provider", "octohub")
+				h.credentials.set("repos/alice", missing)
+				alice, bob := h.connect(t, version, "alice", nil), h.connect(t, version, "bob", nil)
+				wantEqual(t, "alice's tools", toolNames(t, alice), []string{"status_get"})
+				wantEqual(t, "bob's tools", toolNames(t, bob), []string{"repos_get", "status_get"})
+				res := callTool(t, alice, "repos_get", nil)
+				if text := textOf(t, res.Content); !res.IsError || !strings.Contains(text, "octohub") || !strings.Contains(text, "repos") {
+					t.Errorf("the result is isError %v, %q", res.IsError, text)
+				}
+				_, err := alice.GetPrompt(t.Context(), &mcp.GetPromptParams{Name: "repos_p"})
+				rpc, ok := errors.AsType[*jsonrpc.Error](err)
+				if !ok || rpc.Code != -32011 || !strings.Contains(rpc.Message, "octohub") || !strings.Contains(string(rpc.Data), reason) {
+					t.Errorf("the prompt: %v", err)
+				}
+				if got := textOf(t, callTool(t, alice, "status_get", nil).Content); got != "status:get:" {
+					t.Errorf("the other backend answers %q", got)
+				}
+				// The connection is made: the backend joins without anything more.
+				h.credentials.set("repos/alice", nil)
+				if got := textOf(t, callTool(t, alice, "repos_get", nil).Content); got != "repos:get:" {
+					t.Errorf("the tool answers %q", got)
+				}
+				wantEqual(t, "alice's tools", toolNames(t, alice), []string{"repos_get", "status_get"})
+				// Bob's connection ends: his tools stay, their calls say why.
+				h.credentials.set("repos/bob", missing)
+				for range 2 {
+					toolNames(t, bob)
+				}
+				if res := callTool(t, bob, "repos_get", nil); !res.IsError {
+					t.Error("a call without a connection is no error")
+				}
+			})
+		}
+	}
+}
+
+func TestALoginThatEndedIsA401OfOurs(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).echo("get")
+	h := newHouse(t, 1, repos)
+	id := h.open(t, "alice", eraSession)
+	h.credentials.set("repos", fault.New(fault.Unauthenticated, "the session has ended").WithReason(credentials.ReasonSessionEnded))
+	for _, body := range []string{toolCall, listing} {
+		if a := h.do(t, http.MethodPost, body, "Mcp-Session-Id", id); a.status != http.StatusUnauthorized {
+			t.Errorf("%s: %d, want 401", body, a.status)
+		}
+	}
+}
+
+func TestABackendsRefusalIsNeverOurs(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).echo("get")
+	h := newHouse(t, 1, repos)
+	id := h.open(t, "alice", eraSession)
+	for _, status := range []int{401, 403, 302, 400, 405, 429, 500, 503, 202, 204} {
+		repos.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Set-Cookie", "a=b")
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			w.WriteHeader(status)
+			if status >= 300 {
+				_, _ = w.Write([]byte("secret text of the backend"))
+			}
+		}))
+		a := h.do(t, http.MethodPost, toolCall, "Mcp-Session-Id", id)
+		if a.status != http.StatusOK || !strings.Contains(a.body, `"isError":true`) || !strings.Contains(a.body, "repos") {
+			t.Errorf("a backend's %d: %d %s", status, a.status, a.body)
+		}
+		if strings.Contains(a.body, "secret text") || a.header.Get("Set-Cookie") != "" || a.header.Get("WWW-Authenticate") != "" {
+			t.Errorf("a backend's %d shows through: %v %s", status, a.header, a.body)
+		}
+	}
+	repos.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"jsonrpc":"2.0","id":3,"error":{"code":-32099,"message":"no","data":{"x":1}}}`))
+	}))
+	a := h.do(t, http.MethodPost, toolCall, "Mcp-Session-Id", id)
+	if want := `{"jsonrpc":"2.0","id":3,"error":{"code":-32099,"message":"no","data":{"x":1}}}`; a.status != http.StatusOK || a.body != want {
+		t.Errorf("a backend's JSON-RPC error: %d %s", a.status, a.body)
+	}
+}
+
+func TestAnAnswerThatIsCutOffIsNotTakenForAnAnswer(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).echo("get")
+	h := newHouse(t, 1, repos)
+	id := h.open(t, "alice", eraSession)
+	repos.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = w.Write([]byte("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}\n\ndata: {\"jsonrpc\""))
+	}))
+	a := h.do(t, http.MethodPost, toolCall, "Mcp-Session-Id", id)
+	if !strings.Contains(a.body, "notifications/message") || !strings.Contains(a.body, `"id":3`) || !strings.Contains(a.body, `"isError":true`) {
+		t.Errorf("a stream that was cut off: %s", a.body)
+	}
+
+	repos.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte(`{"jsonrpc":"2.0","id":3,`))
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL, strings.NewReader(toolCall))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Mcp-Session-Id", id)
+	resp, err := http.DefaultClient.Do(r)
+	if err == nil {
+		_, err = resp.Body.Read(make([]byte, 2000))
+		for err == nil {
+			_, err = resp.Body.Read(make([]byte, 2000))
+		}
+		_ = resp.Body.Close()
+		if err.Error() == "EOF" {
+			t.Error("a part of an answer looks like the whole")
+		}
+	}
+}
