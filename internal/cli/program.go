@@ -35,7 +35,8 @@ type Program[F any] struct {
 	// Validate checks the resources in a file or folder and writes what it found.
 	// An error of kind Invalid exits with status 2.
 	Validate func(ctx context.Context, path string, out io.Writer) error
-	// Migrations, when set, adds the command migrate.
+	// Migrations are what the command migrate applies; without them it says that
+	// there is nothing to do, so that all services are deployed the same way.
 	Migrations func() (postgres.Migrations, error)
 }
 
@@ -50,6 +51,11 @@ type validateCmd struct{ Config }
 
 type migrateGrammar struct {
 	Migrate migrateCmd `cmd:"" help:"Bring the database schema up to date."`
+}
+
+// statelessGrammar is for a service that has no database.
+type statelessGrammar struct {
+	Migrate struct{} `cmd:"" help:"Do nothing: this service keeps nothing in a database."`
 }
 
 type migrateCmd struct {
@@ -67,6 +73,7 @@ func Main[F any](p Program[F]) {
 func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
 	var g grammar[F]
 	var migrate migrateGrammar
+	g.Plugins = kong.Plugins{&statelessGrammar{}}
 	if p.Migrations != nil {
 		g.Plugins = kong.Plugins{&migrate}
 	}
@@ -101,6 +108,10 @@ func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, p.Name, process.Version(), runtime.Version())
 		return process.ExitOK
 	case "migrate":
+		if p.Migrations == nil {
+			fmt.Fprintln(stdout, p.Name, "keeps nothing in a database: nothing to migrate")
+			return process.ExitOK
+		}
 		return process.Run(p.Name, stderr, func(ctx context.Context) error {
 			return p.migrate(ctx, &migrate.Migrate, stdout, stderr)
 		})
