@@ -1,0 +1,334 @@
+package aggregate_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// asking adds a tool that asks the client three things before it answers.
+func (s *server) asking() *server {
+	mcp.AddTool(s.mcp, &mcp.Tool{Name: "ask"}, func(ctx context.Context, r *mcp.CallToolRequest, _ echoIn) (*mcp.CallToolResult, any, error) {
+		answer, err := r.Session.Elicit(ctx, &mcp.ElicitParams{Message: "who?", RequestedSchema: map[string]any{"type": "object", "properties": map[string]any{"name": map[string]any{"type": "string"}}}})
+		if err != nil {
+			return nil, nil, err
+		}
+		sample, err := r.Session.CreateMessage(ctx, &mcp.CreateMessageParams{MaxTokens: 5})
+		if err != nil {
+			return nil, nil, err
+		}
+		roots, err := r.Session.ListRoots(ctx, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		text := s.name + ":" + answer.Content["name"].(string) + ":" + sample.Model + ":" + roots.Roots[0].URI
+		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: text}}}, nil, nil
+	})
+	return s
+}
+
+func TestAToolCanAskTheClientThroughAnyReplica(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, 3, newServer(t, "a", serverOptions{}).asking(), newServer(t, "b", serverOptions{events: true}).asking())
+	var asked atomic.Int32
+	client := mcp.NewClient(&mcp.Implementation{Name: "agent", Version: "1"}, &mcp.ClientOptions{
+		ElicitationHandler: func(_ context.Context, r *mcp.ElicitRequest) (*mcp.ElicitResult, error) {
+			asked.Add(1)
+			if r.Params.Message != "who?" {
+				return nil, errors.New("another question")
+			}
+			return &mcp.ElicitResult{Action: "accept", Content: map[string]any{"name": "alice"}}, nil
+		},
+		CreateMessageHandler: func(context.Context, *mcp.CreateMessageRequest) (*mcp.CreateMessageResult, error) {
+			return &mcp.CreateMessageResult{Model: "m", Role: "assistant", Content: &mcp.TextContent{Text: "x"}}, nil
+		},
+	})
+	client.AddRoots(&mcp.Root{URI: "file:///home"})
+	c, err := client.Connect(t.Context(), &mcp.StreamableClientTransport{Endpoint: h.URL, MaxRetries: -1}, &mcp.ClientSessionOptions{ProtocolVersion: eraSession})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	for range 3 {
+		for _, b := range []string{"a", "b"} {
+			res := callTool(t, c, b+"_ask", nil)
+			if got, want := textOf(t, res.Content), b+":alice:m:file:///home"; got != want {
+				t.Errorf("the tool answers %q, want %q", got, want)
+			}
+		}
+	}
+	if asked.Load() != 6 {
+		t.Errorf("the client was asked %d times, want 6", asked.Load())
+	}
+}
+
+func TestABackendAsksNothingOfAClientThatCannotAnswer(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).asking()
+	h := newHouse(t, 1, repos)
+	for _, version := range eras() {
+		c := h.connect(t, version, "alice", &mcp.ClientOptions{Capabilities: &mcp.ClientCapabilities{}})
+		if res := callTool(t, c, "repos_ask", nil); !res.IsError {
+			t.Errorf("a client of %s without elicitation got %q", version, textOf(t, res.Content))
+		}
+	}
+}
+
+func TestAnAnswerReachesTheOneWhoAskedAlone(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).asking()
+	h := newHouse(t, 2, repos)
+	open := func(user string) string {
+		a := h.do(t, http.MethodPost, `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"elicitation":{}},"clientInfo":{"name":"raw","version":"1"}}}`, asUser, user)
+		return a.header.Get("Mcp-Session-Id")
+	}
+	id, second, bob := open("alice"), open("alice"), open("bob")
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.URL, strings.NewReader(strings.Replace(toolCall, "_get", "_ask", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Mcp-Session-Id", id)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	question := nextData(t, bufio.NewReader(resp.Body))
+	match := regexp.MustCompile(`"id":"([^"]+)"`).FindStringSubmatch(question)
+	if match == nil || !strings.Contains(question, "elicitation/create") {
+		t.Fatalf("the question is %s", question)
+	}
+	answer := `{"jsonrpc":"2.0","id":"` + match[1] + `","result":{"action":"decline"}}`
+	repos.forget()
+	for name, header := range map[string][]string{
+		"another session of the person": {"Mcp-Session-Id", second},
+		"another person":                {"Mcp-Session-Id", bob, asUser, "bob"},
+	} {
+		if a := h.do(t, http.MethodPost, answer, header...); a.status != http.StatusBadRequest {
+			t.Errorf("an answer of %s: %d, want 400", name, a.status)
+		}
+	}
+	if a := h.do(t, http.MethodPost, `{"jsonrpc":"2.0","id":1,"result":{}}`, "Mcp-Session-Id", id); a.status != http.StatusBadRequest {
+		t.Errorf("an answer to nothing: %d, want 400", a.status)
+	}
+	if n := repos.total(); n != 0 {
+		t.Errorf("%d answers reached the backend", n)
+	}
+	if a := h.do(t, http.MethodPost, answer, "Mcp-Session-Id", id); a.status != http.StatusAccepted {
+		t.Errorf("the answer of the session: %d %s", a.status, a.body)
+	}
+	if repos.count(`"decline"`) != 1 {
+		t.Error("the answer did not reach the backend")
+	}
+}
+
+// nextData returns the data of the next event that has some.
+func nextData(t *testing.T, r *bufio.Reader) string {
+	t.Helper()
+	for {
+		line, err := r.ReadString('\n')
+		if data, ok := strings.CutPrefix(line, "data:"); ok && strings.TrimSpace(data) != "" {
+			return strings.TrimSpace(data)
+		}
+		if err != nil {
+			t.Fatalf("the stream ended: %v", err)
+		}
+	}
+}
+
+func TestChangesAreAnnouncedOnTheStream(t *testing.T) {
+	t.Parallel()
+	subscribed := &mcp.ServerOptions{
+		SubscribeHandler:   func(context.Context, *mcp.SubscribeRequest) error { return nil },
+		UnsubscribeHandler: func(context.Context, *mcp.UnsubscribeRequest) error { return nil },
+	}
+	a := newServer(t, "a", serverOptions{}).echo("one").prompt("p")
+	b := newServer(t, "b", serverOptions{mcp: subscribed}).echo("one").resource("b://x")
+	h := newHouse(t, 2, a, b, newServer(t, "c", serverOptions{stateless: true, only: true}).echo("one"))
+	tools, updates := make(chan struct{}, 10), make(chan string, 10)
+	c := h.connect(t, eraSession, "alice", &mcp.ClientOptions{
+		ToolListChangedHandler: func(context.Context, *mcp.ToolListChangedRequest) { tools <- struct{}{} },
+		ResourceUpdatedHandler: func(_ context.Context, r *mcp.ResourceUpdatedNotificationRequest) { updates <- r.Params.URI },
+	})
+	caps := c.InitializeResult().Capabilities
+	if !caps.Tools.ListChanged || !caps.Resources.Subscribe || !caps.Prompts.ListChanged || caps.Logging == nil {
+		t.Errorf("the capabilities are %+v", caps)
+	}
+	for _, s := range []*server{a, b} {
+		until(t, "the gateway listens to "+s.name, func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for _, r := range s.requests {
+				if r.method == http.MethodGet {
+					return true
+				}
+			}
+			return false
+		})
+		// The SDK's server holds notifications of a session without a stream back.
+		s.echo("two")
+		receive(t, tools, "the change of "+s.name)
+	}
+	if err := c.Subscribe(t.Context(), &mcp.SubscribeParams{URI: "b://x"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.mcp.ResourceUpdated(t.Context(), &mcp.ResourceUpdatedNotificationParams{URI: "b://x"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, updates, "the update"); got != "b://x" {
+		t.Errorf("the update is of %q", got)
+	}
+	if err := c.Unsubscribe(t.Context(), &mcp.UnsubscribeParams{URI: "b://x"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func receive[T any](t *testing.T, from <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("timed out waiting for: %s", what)
+		panic("not reached")
+	}
+}
+
+func TestLogMessagesComeFromTheLevelOnThatTheClientWants(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{})
+	mcp.AddTool(repos.mcp, &mcp.Tool{Name: "log"}, func(ctx context.Context, r *mcp.CallToolRequest, _ echoIn) (*mcp.CallToolResult, any, error) {
+		for _, level := range []mcp.LoggingLevel{"debug", "error"} {
+			if err := r.Session.Log(ctx, &mcp.LoggingMessageParams{Level: level, Data: string(level)}); err != nil {
+				return nil, nil, err
+			}
+		}
+		return &mcp.CallToolResult{}, nil, nil
+	})
+	h := newHouse(t, 2, repos)
+	messages := make(chan string, 10)
+	c := h.connect(t, eraSession, "alice", &mcp.ClientOptions{
+		LoggingMessageHandler: func(_ context.Context, r *mcp.LoggingMessageRequest) { messages <- r.Params.Data.(string) },
+	})
+	if err := c.SetLoggingLevel(t.Context(), &mcp.SetLoggingLevelParams{Level: "warning"}); err != nil {
+		t.Fatal(err)
+	}
+	callTool(t, c, "repos_log", nil)
+	if got := receive(t, messages, "a log message"); got != "error" {
+		t.Errorf("the log message is %q", got)
+	}
+}
+
+func TestWhereNoBackendHasAStreamThereIsNone(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, 1, newServer(t, "a", serverOptions{stateless: true}).echo("x"), newServer(t, "b", serverOptions{stateless: true, only: true}).echo("x"))
+	id := h.open(t, "alice", eraSession)
+	a := h.do(t, http.MethodGet, "", "Mcp-Session-Id", id)
+	if a.status != http.StatusMethodNotAllowed || a.header.Get("Allow") == "" {
+		t.Errorf("GET: %d, want 405", a.status)
+	}
+	if a := h.do(t, http.MethodGet, "", "Mcp-Protocol-Version", eraStateless); a.status != http.StatusMethodNotAllowed || a.header.Get("Allow") != "POST" {
+		t.Errorf("GET of the stateless era: %d, want 405", a.status)
+	}
+}
+
+func TestACallWhoseStreamBreaksGoesOn(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{events: true})
+	proceed := make(chan struct{})
+	mcp.AddTool(repos.mcp, &mcp.Tool{Name: "long"}, func(ctx context.Context, r *mcp.CallToolRequest, _ echoIn) (*mcp.CallToolResult, any, error) {
+		if err := r.Session.NotifyProgress(ctx, &mcp.ProgressNotificationParams{ProgressToken: "t", Message: "begun"}); err != nil {
+			return nil, nil, err
+		}
+		<-proceed
+		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: "the result"}}}, nil, nil
+	})
+	h := newHouse(t, 2, repos)
+	id := h.open(t, "alice", eraSession)
+	ctx, drop := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL, strings.NewReader(strings.Replace(toolCall, "_get", "_long", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Mcp-Session-Id", id)
+	r.Header.Set("Mcp-Protocol-Version", eraSession)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for body := bufio.NewReader(resp.Body); ; {
+		line, err := body.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if eventID, ok := strings.CutPrefix(line, "id:"); ok {
+			last = strings.TrimSpace(eventID)
+		}
+		if strings.Contains(line, "begun") {
+			break
+		}
+	}
+	drop()
+	_ = resp.Body.Close()
+	if last == "" {
+		t.Fatal("the event has no id")
+	}
+	close(proceed)
+	if a := h.do(t, http.MethodGet, "", "Mcp-Session-Id", h.open(t, "alice", eraSession), "Last-Event-ID", last); a.status != http.StatusBadRequest {
+		t.Errorf("another session resumes the stream: %d", a.status)
+	}
+	until(t, "the result is there", func() bool {
+		a := h.do(t, http.MethodGet, "", "Mcp-Session-Id", id, "Last-Event-ID", last, "Mcp-Protocol-Version", eraSession)
+		return a.status == http.StatusOK && strings.Contains(a.body, "the result") && strings.Contains(a.body, `"id":3`)
+	})
+}
+
+func TestBatchesOfTheOldestVersionAreServedAndOfNoOther(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, 1, newServer(t, "repos", serverOptions{}).echo("get"), newServer(t, "json", serverOptions{json: true}).echo("get"))
+	id := h.open(t, "alice", "2025-03-26")
+	batch := "[" + ping + "," + listing + "," + toolCall + "," + strings.NewReplacer("repos_", "json_", `"id":3`, `"id":4`).Replace(toolCall) +
+		`,{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}},{"jsonrpc":"2.0","id":5,"method":"initialize","params":{}},{"id":6}]`
+	a := h.do(t, http.MethodPost, batch, "Mcp-Session-Id", id)
+	if a.status != http.StatusOK || a.header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("%d %v %s", a.status, a.header, a.body)
+	}
+	var got []string
+	reader := bufio.NewReader(strings.NewReader(a.body + "\n"))
+	for range 6 {
+		got = append(got, nextData(t, reader))
+	}
+	for i, want := range []string{`{"jsonrpc":"2.0","id":1,"result":{}}`, `"repos_get"`, `repos:get:`, `json:get:`, `-32600`, `-32600`} {
+		if !strings.Contains(got[i], want) {
+			t.Errorf("answer %d is %s, want %s", i, got[i], want)
+		}
+	}
+	if rest, _ := io.ReadAll(reader); strings.Contains(string(rest), "data:") {
+		t.Errorf("more than the answers: %s", rest)
+	}
+	if a := h.do(t, http.MethodPost, `[{"jsonrpc":"2.0","method":"notifications/initialized"}]`, "Mcp-Session-Id", id); a.status != http.StatusAccepted {
+		t.Errorf("a batch of notifications: %d", a.status)
+	}
+	later := h.open(t, "alice", "2025-06-18")
+	for name, header := range map[string][]string{
+		"a session of a later version":          {"Mcp-Session-Id", later},
+		"a header of a later version":           {"Mcp-Session-Id", id, "Mcp-Protocol-Version", "2025-06-18"},
+		"a header of a version without session": {"Mcp-Protocol-Version", eraStateless},
+	} {
+		if a := h.do(t, http.MethodPost, batch, header...); a.status != http.StatusBadRequest {
+			t.Errorf("a batch in %s: %d, want 400", name, a.status)
+		}
+	}
+}
