@@ -91,8 +91,9 @@ type Handler struct {
 	// and id, with the function that cancels them.
 	bridged sync.Map
 
-	gaps metric.Int64Counter
-	now  func() time.Time
+	chunks sync.Pool // of *[]byte
+	gaps   metric.Int64Counter
+	now    func() time.Time
 }
 
 // New makes the handler. The resource server in front of it has put the caller
@@ -115,6 +116,7 @@ func New(cfg Config) (*Handler, error) {
 		indexes:          lru.New[*catalog.Index](indexCacheBytes, 0),
 		slow:             make(map[string]*atomic.Int64, len(cfg.Deployment.Backends)),
 		unauthorized:     cfg.Unauthorized, gaps: gaps, now: time.Now,
+		chunks: sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }},
 	}
 	if h.unauthorized == nil {
 		h.unauthorized = func(w http.ResponseWriter, _ *http.Request, text string) {

@@ -112,7 +112,7 @@ func (h *Handler) page(ctx context.Context, q *request, b *config.Backend, kind 
 		return nil, nil
 	case err == nil:
 		h.pages.Put(key, page, page.Size()+len(key))
-		return &catalog.Part{Backend: b.Name, Page: page, Stateless: peer.Stateless()}, nil
+		return &catalog.Part{Backend: b.Name, Page: page, Stateless: peer.Stateless(), PerUser: b.Strategy.PerUser()}, nil
 	case isFatal(err):
 		return nil, err
 	}

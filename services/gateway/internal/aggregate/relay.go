@@ -43,11 +43,23 @@ func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, 
 	if length := resp.Header.Get("Content-Length"); length != "" {
 		w.Header().Set("Content-Length", length)
 	}
-	if _, err := io.Copy(w, resp.Body); err != nil {
+	out, done := withDeadlines(w)
+	defer done()
+	if err := h.copy(out, resp.Body); err != nil {
 		// The status is out: only a broken connection tells that this is no answer.
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+const chunkSize = 32 << 10
+
+// copy copies an answer through a buffer that is used again.
+func (h *Handler) copy(w io.Writer, r io.Reader) error {
+	chunk := h.chunks.Get().(*[]byte) //nolint:forcetypeassert // New makes nothing else
+	defer h.chunks.Put(chunk)
+	_, err := io.CopyBuffer(struct{ io.Writer }{w}, r, *chunk)
+	return err
 }
 
 func noAnswer(b *config.Backend) error {
@@ -81,8 +93,14 @@ const writeTimeout = time.Minute
 
 // newStream begins an event stream to a client. done gives the connection back.
 func newStream(w http.ResponseWriter) (out *sse.Writer, done func()) {
+	limited, done := withDeadlines(w)
+	return sse.NewWriter(limited), done
+}
+
+// withDeadlines returns w with a deadline for each write.
+func withDeadlines(w http.ResponseWriter) (limited http.ResponseWriter, done func()) {
 	control := http.NewResponseController(w)
-	return sse.NewWriter(&impatient{w, control}), func() { _ = control.SetWriteDeadline(time.Time{}) }
+	return &impatient{w, control}, func() { _ = control.SetWriteDeadline(time.Time{}) }
 }
 
 // impatient gives up on a client that does not read.

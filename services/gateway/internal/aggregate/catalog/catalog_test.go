@@ -123,6 +123,7 @@ func TestNothingIsPromisedThatABackendDoesNot(t *testing.T) {
 	}{
 		{"both agree", []Part{part(long, true, false), part(`{"tools":[],"ttlMs":70,"cacheScope":"public"}`, true, false)}, true, `"ttlMs":70,"cacheScope":"public"`},
 		{"one is private", []Part{part(long, true, false), part(`{"tools":[],"ttlMs":9000,"cacheScope":"private"}`, true, false)}, true, `"ttlMs":5000,"cacheScope":"private"`},
+		{"one is a person's own", []Part{part(long, true, false), {Backend: "b", Page: page(t, Tools, long), Stateless: true, PerUser: true}}, true, `"ttlMs":5000,"cacheScope":"private"`},
 		{"one does not say", []Part{part(long, true, false), part(`{"tools":[]}`, true, false)}, true, private},
 		{"a negative number", []Part{part(`{"tools":[],"ttlMs":-1,"cacheScope":"public"}`, true, false)}, true, `"ttlMs":0,"cacheScope":"public"`},
 		{"one is of the session era", []Part{part(long, true, false), part(long, false, false)}, true, private},

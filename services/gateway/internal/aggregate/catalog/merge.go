@@ -10,6 +10,9 @@ type Part struct {
 	Old bool
 	// Stateless: what the page says of caches is to be believed.
 	Stateless bool
+	// PerUser: the page was asked for with one person's credential, so that it
+	// is theirs, whatever the backend thinks.
+	PerUser bool
 }
 
 // Merged says how a list was put together, and how it goes on.
@@ -96,7 +99,7 @@ func (m *Merged) AppendCaching(dst []byte) []byte {
 		if ttl < 0 || part.Page.TTL < ttl {
 			ttl = part.Page.TTL
 		}
-		public = public && part.Page.Public
+		public = public && part.Page.Public && !part.PerUser
 	}
 	if !m.Complete || ttl < 0 {
 		ttl, public = 0, false
