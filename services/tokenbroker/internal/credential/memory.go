@@ -76,7 +76,8 @@ type Memory struct {
 	events   map[string]heardEvent // by session or connection
 }
 
-type tokenKey struct{ session, provider string }
+// tokenKey has the realm too: a provider's name may come to mean another one.
+type tokenKey struct{ session, provider, realm string }
 
 type remembered[T any] struct {
 	value    T
@@ -135,23 +136,22 @@ func (m *Memory) session(ctx context.Context, id string) (store.ActiveSession, i
 
 // token returns what a session may use at a provider, and the position that the
 // answer has taken into account for the session and the connection.
-func (m *Memory) token(ctx context.Context, session, provider string) (refresh.Token, int64, error) {
+func (m *Memory) token(ctx context.Context, k tokenKey) (refresh.Token, int64, error) {
 	now := m.cfg.Now()
-	k := tokenKey{session, provider}
 	m.mu.RLock()
 	e, ok := m.tokens[k]
-	position, usable := m.usable(e.position, e.at, now, tokenFreshFor, session, e.value.ConnectionID)
+	position, usable := m.usable(e.position, e.at, now, tokenFreshFor, k.session, e.value.ConnectionID)
 	m.mu.RUnlock()
 	if ok && usable && (e.value.ExpiresAt.IsZero() || now.Before(e.value.ExpiresAt.Add(-expiryMargin))) {
 		return e.value, position, nil
 	}
-	t, err := m.cfg.Tokens.Token(ctx, session, provider)
+	t, err := m.cfg.Tokens.Token(ctx, k.session, k.provider)
 	if err != nil {
 		return refresh.Token{}, 0, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.tokens) < m.cfg.Size {
+	if len(m.tokens) < m.cfg.Size && t.Realm == k.realm {
 		m.tokens[k] = remembered[refresh.Token]{t, t.ObservedPosition, now}
 	}
 	return t, t.ObservedPosition, nil
@@ -171,10 +171,10 @@ func (m *Memory) usable(position int64, at, now time.Time, freshFor time.Duratio
 }
 
 // forget drops what a session has at a provider, because it is known to change.
-func (m *Memory) forget(session, provider string) {
+func (m *Memory) forget(k tokenKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.tokens, tokenKey{session, provider})
+	delete(m.tokens, k)
 }
 
 // Run listens to events until ctx ends.

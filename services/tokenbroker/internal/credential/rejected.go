@@ -73,19 +73,12 @@ func callerKey(r *request) string {
 // token was refused, or whose exchanged tokens were, one after another.
 func (s *Service) replaceConnection(ctx context.Context, r *request, refused version) (bool, error) {
 	provider := r.backend.Strategy.Provider()
-	if err := s.sameRealm(r, provider); err != nil {
-		return false, err
-	}
-	// Not from memory: what is refused may be what memory holds.
-	t, err := s.cfg.Tokens.Token(ctx, r.caller.sessionID, provider)
+	t, err := s.fresh(ctx, r, provider) // what is refused may be what memory holds
 	if err != nil {
 		return false, err
 	}
-	if err := s.owned(&t, r); err != nil {
-		return false, err
-	}
 	if t.ConnectionID != refused.connection || t.Version != refused.number {
-		s.cfg.Memory.forget(r.caller.sessionID, provider)
+		s.cfg.Memory.forget(tokenKey{r.caller.sessionID, provider, t.Realm})
 		return true, nil
 	}
 	if r.backend.exchange != nil {

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/exchange"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
 	"chatelaine.dev/services/tokenbroker/internal/refresh"
+	"chatelaine.dev/services/tokenbroker/internal/upstream"
 )
 
 const (
@@ -65,44 +67,65 @@ func usableUntil(expiry, now time.Time) time.Time {
 // connection opens what the session has at a provider, as the caller's gateway
 // is configured.
 func (s *Service) connection(ctx context.Context, r *request, provider string) (refresh.Token, int64, error) {
-	if err := s.sameRealm(r, provider); err != nil {
-		return refresh.Token{}, 0, err
-	}
-	t, position, err := s.cfg.Memory.token(ctx, r.caller.sessionID, provider)
+	k, err := s.tokenKey(r, provider)
 	if err != nil {
 		return refresh.Token{}, 0, err
 	}
-	return t, position, s.owned(&t, r)
+	t, position, err := s.cfg.Memory.token(ctx, k)
+	if err != nil {
+		return refresh.Token{}, 0, err
+	}
+	return t, position, owned(&t, r, k)
 }
 
-// owned is a second look: the token is this caller's.
-func (s *Service) owned(t *refresh.Token, r *request) error {
-	if t.UserID != r.caller.userID {
-		return fault.Newf(fault.Internal, "").WithCause(fault.New(fault.Internal, "a session opened another user's connection"))
+// fresh is connection without the memory.
+func (s *Service) fresh(ctx context.Context, r *request, provider string) (refresh.Token, error) {
+	k, err := s.tokenKey(r, provider)
+	if err != nil {
+		return refresh.Token{}, err
 	}
-	return nil
+	t, err := s.cfg.Tokens.Token(ctx, k.session, k.provider)
+	if err != nil {
+		return refresh.Token{}, err
+	}
+	return t, owned(&t, r, k)
 }
 
-// sameRealm makes sure that a gateway with an older configuration does not get,
-// for an older backend, tokens of what the provider's name stands for by now.
-func (s *Service) sameRealm(r *request, provider string) error {
-	current := s.cfg.Configs.Current()
-	if current.Digest == r.digest {
-		return nil
-	}
-	asked, ok := s.cfg.Configs.Find(r.digest)
+// tokenKey names what the session has at a provider of the gateway's
+// configuration. A gateway with an older one does not get, for an older backend,
+// tokens of what the provider's name stands for by now.
+func (s *Service) tokenKey(r *request, provider string) (tokenKey, error) {
+	realm, ok := realmOf(r.plan.deployment, provider)
 	if !ok {
-		return configUnknown()
+		return tokenKey{}, configUnknown()
 	}
-	old, err := asked.Providers.Provider(provider)
-	if err != nil {
-		return configUnknown()
+	if now, ok := realmOf(s.cfg.Configs.Current().Deployment, provider); !ok || now != realm {
+		return tokenKey{}, configUnknown()
 	}
-	if now, err := current.Providers.Provider(provider); err != nil || now.Realm() != old.Realm() {
-		return configUnknown()
+	return tokenKey{r.caller.sessionID, provider, realm}, nil
+}
+
+func realmOf(d *config.Deployment, provider string) (string, bool) {
+	p, ok := d.Provider(provider)
+	if !ok {
+		return "", false
+	}
+	return upstream.RealmOf(p), true
+}
+
+// owned is a second look: the token is this caller's, and of the provider that
+// the gateway's configuration means.
+func owned(t *refresh.Token, r *request, k tokenKey) error {
+	switch {
+	case t.UserID != r.caller.userID:
+		return fault.Wrap(fault.Internal, errOtherUser, "")
+	case t.Realm != k.realm:
+		return configUnknown() // the configuration was swapped this very moment
 	}
 	return nil
 }
+
+var errOtherUser = errors.New("a session opened another user's connection")
 
 // static sends a secret of the deployment.
 func (s *Service) static(ctx context.Context, r *request) credential {
@@ -188,14 +211,14 @@ func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subje
 			if err != nil || !renewed {
 				return exchange.Subject{}, false, err
 			}
-			fresh, err := s.cfg.Tokens.Token(ctx, r.caller.sessionID, provider)
+			fresh, err := s.fresh(ctx, r, provider)
 			if err != nil {
 				return exchange.Subject{}, false, err
 			}
 			if fresh.ConnectionID != t.ConnectionID {
 				return exchange.Subject{}, false, nil // linked anew meanwhile: the next call sees it
 			}
-			return s.connectionSubject(r, &fresh), true, s.owned(&fresh, r)
+			return s.connectionSubject(r, &fresh), true, nil
 		},
 	}
 }
@@ -204,7 +227,7 @@ func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subje
 func (s *Service) renew(ctx context.Context, r *request, provider string, t *refresh.Token) (bool, error) {
 	renewed, err := s.cfg.Tokens.Renew(ctx, t.ConnectionID, t.Version)
 	if renewed || err != nil {
-		s.cfg.Memory.forget(r.caller.sessionID, provider)
+		s.cfg.Memory.forget(tokenKey{r.caller.sessionID, provider, t.Realm})
 	}
 	return renewed, err
 }

@@ -17,6 +17,8 @@ type Token struct {
 	ExpiresAt time.Time
 	// Scopes that the provider granted.
 	Scopes []string
+	// Realm of the provider that granted it.
+	Realm string
 	// UserID of the session.
 	UserID string
 	// ConnectionID that the token belongs to.

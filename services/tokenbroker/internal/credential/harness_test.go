@@ -1,0 +1,470 @@
+package credential_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/pgtest"
+	"chatelaine.dev/internal/secret"
+	authserverv1 "chatelaine.dev/proto/authserver/v1"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+	"chatelaine.dev/services/tokenbroker/internal/credential"
+	"chatelaine.dev/services/tokenbroker/internal/deployment"
+	"chatelaine.dev/services/tokenbroker/internal/login"
+	"chatelaine.dev/services/tokenbroker/internal/refresh"
+	"chatelaine.dev/services/tokenbroker/internal/revoke"
+	"chatelaine.dev/services/tokenbroker/internal/schema"
+	"chatelaine.dev/services/tokenbroker/internal/seal"
+	"chatelaine.dev/services/tokenbroker/internal/store"
+	"chatelaine.dev/services/tokenbroker/internal/upstream"
+	"chatelaine.dev/services/tokenbroker/internal/upstream/optest"
+	"chatelaine.dev/services/tokenbroker/internal/watch"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+const (
+	issuerURL = "http://localhost:8080"
+	audience  = "http://localhost:8000/mcp"
+	clientID  = "client-1"
+	// planted is part of every secret of these tests: it must never show in a log
+	// or an error.
+	planted = "planted-3e7"
+)
+
+// broker is a whole one, without its edges: real Postgres, a real OpenID provider
+// for corp, servers of ours for octohub, the token service and the keys.
+type broker struct {
+	*credential.Service
+	t      testing.TB
+	pool   *pgxpool.Pool
+	store  *store.Store
+	source *deployment.Source
+	login  *login.Service
+	path   string
+	log    *logBuffer
+
+	op   *optest.OP
+	hub  *hub
+	sts  *sts
+	keys *keys
+	mint *minter
+}
+
+type options struct {
+	resources string // default: authServerResources
+	memory    int
+	audit     credential.Auditor
+	quiet     bool
+}
+
+// logBuffer keeps what was logged.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func start(t testing.TB, o options) *broker {
+	t.Helper()
+	databaseURL := pgtest.URL(t, schema.Migrations())
+	pool, err := pgxpool.New(t.Context(), databaseURL.Reveal())
+	must(t, err)
+	t.Cleanup(pool.Close)
+	b := &broker{
+		t: t, pool: pool, store: store.New(pool), log: &logBuffer{},
+		op: optest.Start(t), hub: startHub(t), sts: startSTS(t), keys: startKeys(t), mint: &minter{},
+	}
+	logger := slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if o.quiet {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	secrets := &secret.Resolver{LookupEnv: func(name string) (string, bool) {
+		if name == "CORP_IDP_CLIENT_SECRET" {
+			return optest.ClientSecret, true
+		}
+		return planted + "-" + name, true
+	}}
+
+	plans := credential.NewPlans(credential.PlansConfig{Secrets: secrets, JWKSURL: b.keys.url})
+	b.path = filepath.Join(t.TempDir(), "resources.yaml")
+	if o.resources == "" {
+		o.resources = authServerResources
+	}
+	b.write(o.resources)
+	b.source, err = deployment.Open(deployment.Config{
+		Path: b.path, Logger: logger, Prepare: plans.Prepare,
+		Providers: func(d *config.Deployment) (*upstream.Registry, error) {
+			return upstream.NewRegistry(d, upstream.Config{Secrets: secrets, Logger: logger})
+		},
+	})
+	if err != nil {
+		t.Fatal(fault.Detail(err))
+	}
+
+	key := make([]byte, seal.KeySize)
+	_, err = rand.Read(key)
+	must(t, err)
+	keyring, err := seal.NewKeys(secret.NewBytes(key))
+	must(t, err)
+	sealer := seal.NewSealer(keyring)
+	recorder := audit.NewRecorder(b.store, logger)
+	revoker := revoke.New(revoke.Config{
+		Find: func(name, realm string) (revoke.Provider, error) {
+			return b.source.Current().Providers.Find(name, realm)
+		},
+		Connections: b.store, Opener: sealer, Logger: logger,
+	})
+	refresher := refresh.New(refresh.Config{
+		Reader: b.store, Leases: b.store, Sealer: sealer, Audit: recorder, Revoker: revoker, Logger: logger,
+		Find: func(name, realm string) (refresh.Provider, error) {
+			return b.source.Current().Providers.Find(name, realm)
+		},
+		PrimaryName:    func() string { return "corp" },
+		LockOnPrimary:  func() bool { return true },
+		ForcedInterval: time.Millisecond,
+	})
+	b.login = login.New(login.Config{
+		Sessions: b.store, Legs: b.store, Sealer: sealer, Revoker: revoker,
+		Current: b.source.Current, Audit: recorder, Logger: logger,
+	})
+	feed := watch.NewFeed(databaseURL, logger)
+	memory := credential.NewMemory(credential.MemoryConfig{
+		Sessions: b.store, Tokens: refresher, Size: o.memory, Logger: logger,
+		Watch: watch.NewWatcher(feed, b.store, func() time.Duration { return time.Hour }).WatchSessions,
+	}, plans)
+	if o.audit == nil {
+		o.audit = recorder
+	}
+	b.Service = credential.New(credential.Config{
+		Configs: b.source, Plans: plans, Memory: memory, Tokens: refresher,
+		Audit: o.audit, Logger: logger, Minter: b.mint,
+	})
+
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	var tasks sync.WaitGroup
+	for _, run := range []func(context.Context) error{feed.Run, memory.Run, revoker.Run, refresher.Run} {
+		tasks.Go(func() { _ = run(ctx) })
+	}
+	t.Cleanup(func() { stop(); tasks.Wait() })
+	return b
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(fault.Detail(err))
+	}
+}
+
+func (b *broker) write(resources string) {
+	b.t.Helper()
+	text := strings.NewReplacer(
+		"$ISSUER", issuerURL, "$AUDIENCE", audience, "$OP", b.op.Issuer, "$HUB", b.hub.url, "$STS", b.sts.url,
+		"$KEYS", b.keys.issuer,
+	).Replace(resources)
+	must(b.t, os.WriteFile(b.path, []byte(text), 0o600))
+}
+
+// session is one completed login of a person with both providers.
+type session struct {
+	id, user, client string
+}
+
+// logIn runs the chain; octohub is skipped unless asked for.
+func (b *broker) logIn(withHub bool) session {
+	b.t.Helper()
+	ctx := b.t.Context()
+	begun, err := b.login.BeginSession(ctx, &brokerv1.BeginSessionRequest{ClientId: clientID, ClientName: "Agent"})
+	must(b.t, err)
+	verifier := strings.Repeat("v", 43)
+	redeemed, err := b.login.RedeemCode(ctx, &brokerv1.RedeemCodeRequest{
+		SessionId: begun.GetSessionId(), Provider: "corp", Code: b.op.Code(b.t, verifier, "n"),
+		CodeVerifier: verifier, Nonce: "n", RedirectUri: optest.RedirectURI,
+	})
+	must(b.t, err)
+	if withHub {
+		_, err = b.login.RedeemCode(ctx, &brokerv1.RedeemCodeRequest{
+			SessionId: begun.GetSessionId(), Provider: "octohub", Code: "code", CodeVerifier: verifier,
+			RedirectUri: issuerURL + "/oauth/callback/octohub",
+		})
+	} else {
+		_, err = b.login.SkipProvider(ctx, &brokerv1.SkipProviderRequest{
+			SessionId: begun.GetSessionId(), Provider: "octohub", Reason: brokerv1.SkipReason_SKIP_REASON_DECLINED,
+		})
+	}
+	must(b.t, err)
+	_, err = b.login.ActivateSession(ctx, &brokerv1.ActivateSessionRequest{SessionId: begun.GetSessionId(), ClientId: clientID})
+	must(b.t, err)
+	return session{begun.GetSessionId(), redeemed.GetUserId(), clientID}
+}
+
+// token signs an access token for the session, with changes.
+func (b *broker) token(s session, change map[string]any) string {
+	now := time.Now()
+	claims := map[string]any{
+		"iss": issuerURL, "sub": s.user, "aud": []string{audience}, "exp": now.Add(time.Hour).Unix(), "iat": now.Unix(),
+		"jti": rand.Text(), "client_id": s.client, "scope": "", "tsid": s.id,
+	}
+	maps.Copy(claims, change)
+	return b.keys.sign(b.t, "at+jwt", claims)
+}
+
+func (b *broker) get(token, backend string) (*brokerv1.GetCredentialResponse, error) {
+	return b.GetCredential(b.t.Context(), &brokerv1.GetCredentialRequest{
+		AccessToken: token, Backend: backend, ConfigDigest: b.source.Current().Digest,
+	})
+}
+
+func (b *broker) mustGet(token, backend string) *brokerv1.GetCredentialResponse {
+	b.t.Helper()
+	out, err := b.get(token, backend)
+	must(b.t, err)
+	return out
+}
+
+func (b *broker) reject(token, backend, version string) (bool, error) {
+	out, err := b.ReportRejected(b.t.Context(), &brokerv1.ReportRejectedRequest{
+		AccessToken: token, Backend: backend, ConfigDigest: b.source.Current().Digest, CredentialVersion: version,
+	})
+	return out.GetRenewed(), err
+}
+
+func value(out *brokerv1.GetCredentialResponse) string {
+	if len(out.GetHeaders()) != 1 {
+		return ""
+	}
+	return out.GetHeaders()[0].GetName() + ": " + out.GetHeaders()[0].GetValue()
+}
+
+func wantReason(t testing.TB, err error, want, provider string) {
+	t.Helper()
+	f, ok := fault.As(err)
+	if !ok || f.Reason != want || f.Metadata["provider"] != provider {
+		t.Fatalf("error %v (%s), want %s{%s}", err, fault.Detail(err), want, provider)
+	}
+}
+
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for nothing: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// keys is an issuer's key and the place where it is published.
+type keys struct {
+	issuer, url string
+	key         *ecdsa.PrivateKey
+}
+
+func startKeys(t testing.TB) *keys {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	k := &keys{key: key}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/keys":
+			respond(w, 200, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k1", Algorithm: "ES256", Use: "sig"}}})
+		case "/.well-known/openid-configuration":
+			respond(w, 200, map[string]any{"issuer": k.issuer, "jwks_uri": k.url})
+		default:
+			w.WriteHeader(404)
+		}
+	}))
+	t.Cleanup(server.Close)
+	k.issuer, k.url = server.URL, server.URL+"/keys"
+	return k
+}
+
+func (k *keys) sign(t testing.TB, typ string, claims map[string]any) string {
+	t.Helper()
+	return signWith(t, k.key, typ, claims)
+}
+
+func signWith(t testing.TB, key *ecdsa.PrivateKey, typ string, claims map[string]any) string {
+	t.Helper()
+	signer, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "k1"}},
+		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
+	must(t, err)
+	payload, err := json.Marshal(claims)
+	must(t, err)
+	jws, err := signer.Sign(payload)
+	must(t, err)
+	token, err := jws.CompactSerialize()
+	must(t, err)
+	return token
+}
+
+func respond(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// hub is octohub: plain OAuth 2.0 with refresh tokens that rotate.
+type hub struct {
+	url string
+
+	mu       sync.Mutex
+	n        int
+	refresh  string // the one that is good
+	renewals int
+	dead     bool // invalid_grant from now on
+	down     bool
+	lifetime int
+}
+
+func startHub(t testing.TB) *hub {
+	t.Helper()
+	h := &hub{lifetime: 3600}
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	h.url = server.URL
+	return h
+}
+
+func (h *hub) set(change func(*hub)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change(h)
+}
+
+func (h *hub) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.renewals
+}
+
+func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_ = r.ParseForm()
+	switch {
+	case h.down:
+		w.WriteHeader(500)
+	case r.URL.Path == "/user":
+		respond(w, 200, map[string]any{"id": 42, "login": "alice"})
+	case r.PostForm.Get("grant_type") == "refresh_token" && (h.dead || r.PostForm.Get("refresh_token") != h.refresh):
+		respond(w, 400, map[string]any{"error": "invalid_grant", "error_description": r.PostForm.Get("refresh_token")})
+	default:
+		if r.PostForm.Get("grant_type") == "refresh_token" {
+			h.renewals++
+		}
+		h.n++
+		h.refresh = fmt.Sprintf("%s-hub-rt-%d", planted, h.n)
+		respond(w, 200, map[string]any{
+			"access_token": fmt.Sprintf("%s-hub-at-%d", planted, h.n), "refresh_token": h.refresh,
+			"token_type": "bearer", "expires_in": h.lifetime, "scope": "repo",
+		})
+	}
+}
+
+// sts is a token service. It says in the token what it was given.
+type sts struct {
+	url string
+
+	mu       sync.Mutex
+	n        int
+	refuse   func(subject string) string // error code
+	subjects []string
+}
+
+func startSTS(t testing.TB) *sts {
+	t.Helper()
+	s := &sts{}
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	s.url = server.URL
+	return s
+}
+
+func (s *sts) set(change func(*sts)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+}
+
+func (s *sts) seen() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.subjects...)
+}
+
+func (s *sts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = r.ParseForm()
+	subject := r.PostForm.Get("subject_token")
+	s.subjects = append(s.subjects, subject)
+	if s.refuse != nil {
+		if code := s.refuse(subject); code != "" {
+			respond(w, 400, map[string]any{"error": code, "error_description": planted + subject})
+			return
+		}
+	}
+	s.n++
+	respond(w, 200, map[string]any{
+		"access_token": fmt.Sprintf("%s-exchanged-%d-for-%s", planted, s.n, r.PostForm.Get("audience")),
+		"token_type":   "Bearer", "issued_token_type": config.TokenTypeAccessToken, "expires_in": 3600,
+	})
+}
+
+// minter stands in for the authserver.
+type minter struct {
+	mu    sync.Mutex
+	asked []*authserverv1.MintSubjectTokenRequest
+	err   error
+}
+
+func (m *minter) MintSubjectToken(_ context.Context, in *authserverv1.MintSubjectTokenRequest, _ ...grpc.CallOption) (*authserverv1.MintSubjectTokenResponse, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = append(m.asked, in)
+	if m.err != nil {
+		return nil, m.err
+	}
+	return &authserverv1.MintSubjectTokenResponse{
+		Token: planted + "-minted-for-" + in.GetUserId(), ExpiresAt: timestamppb.New(time.Now().Add(2 * time.Minute)),
+	}, nil
+}
