@@ -3,6 +3,7 @@ package aggregate
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"net/http"
 	"sync"
@@ -235,7 +236,7 @@ func (l *listener) follow(ctx context.Context, b *config.Backend, peer *upstream
 			return
 		}
 		if err != nil {
-			l.handler.logger.DebugContext(ctx, "backend's stream is interrupted", "backend", b.Name, fault.Attr(err))
+			l.handler.logger.DebugContext(ctx, "backend's stream is interrupted", slog.String("backend", b.Name), fault.Attr(err))
 		}
 		select {
 		case <-ctx.Done():
