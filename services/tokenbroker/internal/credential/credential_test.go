@@ -221,7 +221,7 @@ func TestAnEndedSessionOpensNothing(t *testing.T) {
 			return fault.ReasonOf(err) == reason.SessionEnded
 		})
 	}
-	if took := time.Since(ended); took > 2*time.Second {
+	if took := time.Since(ended); took > 5*time.Second { // a second, and room for a busy machine
 		t.Errorf("took %v", took)
 	}
 }
@@ -396,7 +396,7 @@ func TestExternalIssuer(t *testing.T) {
 	}
 	_, err := b.get("", "keyed")
 	wantReason(t, err, reason.UserRequired, "")
-	_, err = b.get(strings.TrimSuffix(alice, "A")+"B", "keyed")
+	_, err = b.get(strings.Replace(alice, ".", ".A", 1), "keyed")
 	wantReason(t, err, reason.TokenInvalid, "")
 }
 

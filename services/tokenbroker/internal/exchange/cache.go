@@ -73,7 +73,7 @@ func (c *Cache) Forget(subject string) {
 }
 
 // get returns a token that may be used now, or a refusal that is remembered.
-func (c *Cache) get(k key, version int64) (token Token, refusal error, ok bool) { //nolint:revive,staticcheck // a remembered value
+func (c *Cache) get(k key, version int64) (token Token, refusal error, ok bool) { //nolint:revive // a remembered value
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.find(k, version)

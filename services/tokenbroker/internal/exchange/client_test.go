@@ -488,7 +488,7 @@ func TestHostileTokenService(t *testing.T) {
 		"HTML error":        {respond(502, "<html>"+plantedBody), reason.UpstreamUnavailable},
 		"no OAuth error":    {respond(400, `{"message":"`+plantedBody+`"}`), reason.UpstreamUnavailable},
 		"oversize":          {respond(200, `{"x":"`+strings.Repeat("x", 1<<20)+`"}`), reason.UpstreamUnavailable},
-		"redirect":          {http.RedirectHandler("/elsewhere", 307).ServeHTTP, reason.UpstreamUnavailable},
+		"redirect":          {http.RedirectHandler("/elsewhere", http.StatusTemporaryRedirect).ServeHTTP, reason.UpstreamUnavailable},
 		"no token":          {respond(200, `{`+issued+`,"token_type":"Bearer"}`), reason.UpstreamUnavailable},
 		"line break":        {respond(200, grant(`a\r\nb`, "")), reason.UpstreamUnavailable},
 		"token twice":       {respond(200, grant("x", `,"access_token":"y"`)), reason.UpstreamUnavailable},

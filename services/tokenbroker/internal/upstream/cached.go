@@ -23,8 +23,8 @@ type cached[T any] struct {
 	at       time.Time // of the last success; zero: none
 	retryAt  time.Time // no fetch before
 	failures int
-	err      error      // of the last fetch
-	flight   chan error // closed with the running fetch's end; nil: none
+	err      error         // of the last fetch
+	flight   chan struct{} // closed with the running fetch's end; nil: none
 }
 
 const (
@@ -48,7 +48,7 @@ func (c *cached[T]) get(ctx context.Context, missing func(T) bool) (T, error) {
 		return c.value, nil
 	}
 	if c.flight == nil && !now.Before(c.retryAt) && (!lacking || age >= rereadPause) {
-		c.flight = make(chan error)
+		c.flight = make(chan struct{})
 		go c.renew(context.WithoutCancel(ctx), c.flight)
 	}
 	flight := c.flight
@@ -74,7 +74,7 @@ func (c *cached[T]) get(ctx context.Context, missing func(T) bool) (T, error) {
 	return c.value, nil
 }
 
-func (c *cached[T]) renew(ctx context.Context, flight chan error) {
+func (c *cached[T]) renew(ctx context.Context, flight chan struct{}) {
 	value, err := c.fetch(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()

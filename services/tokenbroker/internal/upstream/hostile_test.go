@@ -290,7 +290,7 @@ func TestNoSecretInLogsOrErrors(t *testing.T) {
 							continue
 						}
 						check(name+" error", everything(err))
-						logger.Error("failed", fault.Attr(err), "raw", err, "detail", fault.Detail(err))
+						logger.Error("failed", fault.Attr(err), slog.Any("raw", err), slog.String("detail", fault.Detail(err)))
 					}
 				}
 			})

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -149,7 +150,7 @@ func (o *oidc) complete(ctx context.Context, e endpoints, access secret.String, 
 	defer cancel()
 	doc, err := o.p.userInfo(ctx, e.userInfo, "GET", nil, access)
 	if err != nil {
-		o.p.log.WarnContext(ctx, "login goes on without userinfo", "provider", o.p.cfg.Name, fault.Attr(err))
+		o.p.log.WarnContext(ctx, "login goes on without userinfo", slog.String("provider", o.p.cfg.Name), fault.Attr(err))
 		return id, nil
 	}
 	if err := o.sameSubject(doc, c.sub); err != nil {

@@ -147,6 +147,7 @@ func (c *Client) send(ctx context.Context, req Request) (*Response, error) {
 	if err != nil {
 		return nil, c.network(err, connected.Load())
 	}
+	defer resp.Body.Close()
 	body, err := outbound.ReadAll(resp, MaxBody)
 	if err != nil {
 		return nil, c.network(err, true)
