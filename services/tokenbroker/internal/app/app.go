@@ -5,6 +5,8 @@ import (
 	"io"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"chatelaine.dev/internal/cli"
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
@@ -13,6 +15,7 @@ import (
 	"chatelaine.dev/internal/rpc"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
+	authserverv1 "chatelaine.dev/proto/authserver/v1"
 	"chatelaine.dev/services/tokenbroker/internal/schema"
 )
 
@@ -66,14 +69,31 @@ func Serve(ctx context.Context, flags *Flags) error {
 		return err
 	}
 	defer pool.Close()
-	server, err := New(Config{
+	cfg := Config{
 		Flags: flags, Database: pool, ListenURL: listenURL, Identity: identity,
 		Secrets: secret.NewResolver(), Telemetry: tel, Health: telemetry.NewHealth(tel.Logger),
-	})
+	}
+	if flags.AuthserverAddress != "" {
+		conn, err := dialAuthserver(flags.AuthserverAddress, identity, tel)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		cfg.Minter = authserverv1.NewSubjectTokenServiceClient(conn)
+	}
+	server, err := New(cfg)
 	if err != nil {
 		return err
 	}
 	return server.Run(ctx)
+}
+
+// dialAuthserver makes a connection that the first call establishes.
+func dialAuthserver(address string, identity *rpc.TLS, tel *telemetry.Telemetry) (*grpc.ClientConn, error) {
+	return rpc.Dial(rpc.ClientConfig{
+		Address: address, ServerName: "authserver", TLS: identity, Telemetry: tel,
+		Idempotent: []string{authserverv1.SubjectTokenService_MintSubjectToken_FullMethodName},
+	})
 }
 
 // Run opens the addresses and runs the parts until ctx ends.
@@ -93,17 +113,17 @@ func (s *Server) Run(ctx context.Context) error {
 		Address: flags.AdminAddress, Handler: s.cfg.Telemetry.AdminHandler(s.cfg.Health),
 		WriteTimeout: time.Minute, Logger: log, OnDrain: s.cfg.Health.Drain,
 	}
-	grpc := process.HTTPServer{Address: flags.GRPCAddress} // for its Listen alone
-	for _, server := range []*process.HTTPServer{&rest, &admin, &grpc} {
+	internal := process.HTTPServer{Address: flags.GRPCAddress} // for its Listen alone
+	for _, server := range []*process.HTTPServer{&rest, &admin, &internal} {
 		if _, err := server.Listen(ctx); err != nil {
 			return err
 		}
 	}
-	log.InfoContext(ctx, "listening", "grpc", grpc.Listener.Addr().String(),
+	log.InfoContext(ctx, "listening", "grpc", internal.Listener.Addr().String(),
 		"rest", rest.Listener.Addr().String(), "admin", admin.Listener.Addr().String())
 
 	group := process.Group{Logger: log, StopTimeout: flags.DrainTimeout + 5*time.Second}
-	group.Add("grpc", s.grpc.Task(grpc.Listener))
+	group.Add("grpc", s.grpc.Task(internal.Listener))
 	group.Add("rest", rest.Run)
 	group.Add("admin", admin.Run)
 	for _, task := range s.tasks {

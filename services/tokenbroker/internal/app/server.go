@@ -18,6 +18,7 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/blobs"
 	"chatelaine.dev/services/tokenbroker/internal/connections"
+	"chatelaine.dev/services/tokenbroker/internal/credential"
 	"chatelaine.dev/services/tokenbroker/internal/deployment"
 	"chatelaine.dev/services/tokenbroker/internal/login"
 	"chatelaine.dev/services/tokenbroker/internal/refresh"
@@ -31,7 +32,7 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/watch"
 )
 
-// Config is what a Server is made of. All fields are required.
+// Config is what a Server is made of. All fields are required but Minter.
 type Config struct {
 	Flags     *Flags
 	Database  *pgxpool.Pool
@@ -40,6 +41,8 @@ type Config struct {
 	Secrets   *secret.Resolver
 	Telemetry *telemetry.Telemetry
 	Health    *telemetry.Health
+	// Minter mints subject tokens; nil without an authserver to ask.
+	Minter credential.Minter
 }
 
 // Server is the broker, ready to run.
@@ -52,6 +55,7 @@ type Server struct {
 	store     *store.Store
 	recorder  *audit.Recorder
 	source    *deployment.Source
+	plans     *credential.Plans
 	revoker   *revoke.Revoker
 	refresher *refresh.Refresher
 	feed      *watch.Feed
@@ -96,8 +100,11 @@ func (s *Server) newSource() (*deployment.Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.plans = credential.NewPlans(credential.PlansConfig{
+		Secrets: s.cfg.Secrets, Dials: dials, JWKSURL: s.cfg.Flags.JWKSURL, Observer: observer,
+	})
 	source, err := deployment.Open(deployment.Config{
-		Path: s.cfg.Flags.Path, Logger: tel.Logger,
+		Path: s.cfg.Flags.Path, Logger: tel.Logger, Prepare: s.plans.Prepare,
 		Providers: func(d *config.Deployment) (*upstream.Registry, error) {
 			return upstream.NewRegistry(d, upstream.Config{
 				Secrets: s.cfg.Secrets, Dials: dials, Observer: observer, Logger: tel.Logger,
@@ -201,20 +208,31 @@ func (s *Server) addServices() error {
 	brokerv1.RegisterConnectionServiceServer(s.grpc, connections.New(connections.Config{
 		People: s.store, Store: s.store, Revoker: s.revoker, Current: s.source.Current, Audit: s.recorder,
 	}))
-	brokerv1.RegisterCredentialServiceServer(s.grpc, &credentialService{
-		watch: watch.NewService(s.feed, s.store, s.accessTokenLifetime),
-	})
+	brokerv1.RegisterCredentialServiceServer(s.grpc, s.newCredentialService())
 	return nil
 }
 
 // credentialService is CredentialService, put together from its two halves.
 type credentialService struct {
-	brokerv1.UnimplementedCredentialServiceServer
-	watch *watch.Service
+	*credential.Service
+	*watch.Watcher
+	brokerv1.UnsafeCredentialServiceServer
 }
 
-func (c *credentialService) WatchSessions(req *brokerv1.WatchSessionsRequest, stream watch.Stream) error {
-	return c.watch.WatchSessions(req, stream)
+func (s *Server) newCredentialService() *credentialService {
+	log := s.cfg.Telemetry.Logger
+	watcher := watch.NewWatcher(s.feed, s.store, s.accessTokenLifetime)
+	memory := credential.NewMemory(credential.MemoryConfig{
+		Sessions: s.store, Tokens: s.refresher, Watch: watcher.WatchSessions, Logger: log,
+	}, s.plans)
+	s.add("memory", memory.Run)
+	return &credentialService{
+		Service: credential.New(credential.Config{
+			Configs: s.source, Plans: s.plans, Memory: memory, Tokens: s.refresher,
+			Audit: s.recorder, Minter: s.cfg.Minter, Logger: log,
+		}),
+		Watcher: watcher,
+	}
 }
 
 // restHandler is the REST face of ConnectionService.

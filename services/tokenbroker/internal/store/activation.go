@@ -185,9 +185,28 @@ func promote(ctx context.Context, c *change, a *Activation, p *Promotion) error 
 	if tag.RowsAffected() == 0 {
 		return errStale // renewed, or made, by somebody else meanwhile
 	}
+	return link(ctx, c, a.SessionID, p.Provider, p.ConnectionID)
+}
+
+// link makes the session use the connection. What caches hold of the one that it
+// used before is void.
+func link(ctx context.Context, c *change, sessionID, provider, connectionID string) error {
+	rows, err := c.Query(ctx, `
+		SELECT connection_id FROM tokenbroker.session_links
+		WHERE session_id = $1 AND provider = $2 AND connection_id <> $3`, sessionID, provider, connectionID)
+	if err != nil {
+		return err
+	}
+	before, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, id := range before {
+		c.connectionChanged(id)
+	}
 	_, err = c.Exec(ctx, `
 		INSERT INTO tokenbroker.session_links (session_id, provider, connection_id) VALUES ($1, $2, $3)
 		ON CONFLICT (session_id, provider) DO UPDATE SET connection_id = EXCLUDED.connection_id, skip_reason = NULL`,
-		a.SessionID, p.Provider, p.ConnectionID)
+		sessionID, provider, connectionID)
 	return err
 }

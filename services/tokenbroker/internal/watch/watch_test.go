@@ -39,11 +39,11 @@ type fixture struct {
 
 type server struct {
 	brokerv1.UnimplementedCredentialServiceServer
-	*watch.Service
+	*watch.Watcher
 }
 
 func (s server) WatchSessions(req *brokerv1.WatchSessionsRequest, stream watch.Stream) error {
-	return s.Service.WatchSessions(req, stream)
+	return s.Watcher.WatchSessions(req, stream)
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -75,7 +75,7 @@ func newFixture(t *testing.T) *fixture {
 		Peers: map[string][]string{brokerv1.CredentialService_ServiceDesc.ServiceName: {"gateway"}},
 	})
 	must(t, err)
-	brokerv1.RegisterCredentialServiceServer(s, server{Service: watch.NewService(feed, f.store, func() time.Duration { return time.Hour })})
+	brokerv1.RegisterCredentialServiceServer(s, server{Watcher: watch.NewWatcher(feed, f.store, func() time.Duration { return time.Hour })})
 	address := rpctest.Serve(t, s)
 	f.client = brokerv1.NewCredentialServiceClient(ca.Dial(address, "tokenbroker", nil, "gateway"))
 	return f

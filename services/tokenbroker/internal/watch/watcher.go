@@ -23,27 +23,27 @@ type Log interface {
 // Stream is what a watch is sent on.
 type Stream = grpc.ServerStreamingServer[brokerv1.WatchSessionsResponse]
 
-// Service implements CredentialService.WatchSessions.
-type Service struct {
+// Watcher implements CredentialService.WatchSessions.
+type Watcher struct {
 	feed *Feed
 	log  Log
 	// lifetime of access tokens, as configured now.
 	lifetime func() time.Duration
 }
 
-// NewService returns the service. lifetime is that of access tokens: an ended
+// NewWatcher returns the watcher. lifetime is that of access tokens: an ended
 // session matters to a fresh watcher for as long as one of its tokens may live.
-func NewService(feed *Feed, log Log, lifetime func() time.Duration) *Service {
-	return &Service{feed: feed, log: log, lifetime: lifetime}
+func NewWatcher(feed *Feed, log Log, lifetime func() time.Duration) *Watcher {
+	return &Watcher{feed: feed, log: log, lifetime: lifetime}
 }
 
 // WatchSessions implements CredentialService. A position that cannot be resumed is
 // Precondition with reason POSITION_UNKNOWN: the watcher forgets all it has cached
 // and starts at 0.
-func (s *Service) WatchSessions(req *brokerv1.WatchSessionsRequest, stream Stream) error {
-	w, leave := s.feed.subscribe() // before the snapshot: nothing falls in between
+func (w *Watcher) WatchSessions(req *brokerv1.WatchSessionsRequest, stream Stream) error {
+	q, leave := w.feed.subscribe() // before the snapshot: nothing falls in between
 	defer leave()
-	seen, err := s.catchUp(req.GetAfterPosition(), stream)
+	seen, err := w.catchUp(req.GetAfterPosition(), stream)
 	if err != nil {
 		return err
 	}
@@ -57,10 +57,10 @@ func (s *Service) WatchSessions(req *brokerv1.WatchSessionsRequest, stream Strea
 		select {
 		case <-stream.Context().Done():
 			return fault.From(stream.Context().Err())
-		case m, open := <-w.queue:
+		case m, open := <-q.queue:
 			switch {
 			case !open:
-				return w.err
+				return q.err
 			case m.heartbeat():
 				err = stream.Send(&brokerv1.WatchSessionsResponse{
 					Position: seen,
@@ -79,17 +79,17 @@ func (s *Service) WatchSessions(req *brokerv1.WatchSessionsRequest, stream Strea
 
 // catchUp sends what the watcher must know before it follows, and returns the
 // position up to which it now knows everything.
-func (s *Service) catchUp(after int64, stream Stream) (seen int64, err error) {
+func (w *Watcher) catchUp(after int64, stream Stream) (seen int64, err error) {
 	ctx := stream.Context()
 	if after == 0 {
-		ended, head, err := s.log.EndedSessions(ctx, s.lifetime()+leeway)
+		ended, head, err := w.log.EndedSessions(ctx, w.lifetime()+leeway)
 		if err != nil {
 			return 0, err
 		}
 		return head, sendAll(stream, ended)
 	}
 	for {
-		events, head, err := s.log.EventsAfter(ctx, after, readLimit)
+		events, head, err := w.log.EventsAfter(ctx, after, readLimit)
 		if err != nil {
 			return 0, err
 		}
