@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -17,6 +16,7 @@ import (
 	"chatelaine.dev/internal/telemetry"
 	"chatelaine.dev/services/gateway/internal/accesslog"
 	"chatelaine.dev/services/gateway/internal/aggregate/catalog"
+	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/aggregate/lru"
 	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
 	"chatelaine.dev/services/gateway/internal/caller"
@@ -30,6 +30,7 @@ const endpoint = "/mcp"
 const (
 	DefaultHandshakeTimeout = 5 * time.Second
 	DefaultListTimeout      = 5 * time.Second
+	DefaultMaxBody          = 4 << 20
 )
 
 // nameSeparator stands between the names of a backend and of its tool: the
@@ -37,8 +38,11 @@ const (
 const nameSeparator = "_"
 
 const (
-	pageCacheBytes  = 64 << 20
-	indexCacheBytes = 64 << 20
+	pageCacheBytes    = 64 << 20
+	indexCacheBytes   = 64 << 20
+	reachedCacheBytes = 64 << 20
+	slowCache         = 20_000 // entries
+	annotatedCache    = 20_000 // entries
 )
 
 // Config makes a Handler.
@@ -59,6 +63,8 @@ type Config struct {
 	// HandshakeTimeout bounds the handshake with one backend, ListTimeout one
 	// page of its lists. Zero means the defaults.
 	HandshakeTimeout, ListTimeout time.Duration
+	// MaxBody bounds a request's body in bytes; zero means DefaultMaxBody.
+	MaxBody int64
 	// Unauthorized answers a request whose access token the broker no longer
 	// accepts: 401 with a challenge, and text. Nil: a bare 401.
 	Unauthorized func(w http.ResponseWriter, r *http.Request, text string)
@@ -78,15 +84,18 @@ type Handler struct {
 	unauthorized func(http.ResponseWriter, *http.Request, string)
 
 	handshakeTimeout, listTimeout time.Duration
+	maxBody                       int64
 
 	// pages are the lists that backends showed last, by identity.
 	pages *lru.Cache[*catalog.Page]
 	// indexes are the owners of URIs, by identity.
 	indexes *lru.Cache[*catalog.Index]
 	loads   singleflight.Group
-	// slow are the backends that did not answer in time: until when (Unix
-	// nanoseconds) lists do not wait for them.
-	slow map[string]*atomic.Int64
+	// slow are the backends that did not answer a person in time just before.
+	slow *lru.Cache[struct{}]
+	// annotated are the tools of stateless backends whose arguments headers
+	// repeat, by identity.
+	annotated *lru.Cache[[]era.Param]
 	// bridged are the calls of session clients at stateless backends, by session
 	// and id, with the function that cancels them.
 	bridged sync.Map
@@ -114,7 +123,9 @@ func New(cfg Config) (*Handler, error) {
 		listTimeout:      cmp.Or(cfg.ListTimeout, DefaultListTimeout),
 		pages:            lru.New[*catalog.Page](pageCacheBytes, 0),
 		indexes:          lru.New[*catalog.Index](indexCacheBytes, 0),
-		slow:             make(map[string]*atomic.Int64, len(cfg.Deployment.Backends)),
+		slow:             lru.New[struct{}](slowCache, slowFor),
+		annotated:        lru.New[[]era.Param](annotatedCache, statelessFor),
+		maxBody:          cmp.Or(cfg.MaxBody, DefaultMaxBody),
 		unauthorized:     cfg.Unauthorized, gaps: gaps, now: time.Now,
 		chunks: sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }},
 	}
@@ -123,19 +134,16 @@ func New(cfg Config) (*Handler, error) {
 			http.Error(w, text, http.StatusUnauthorized)
 		}
 	}
-	for i := range cfg.Deployment.Backends {
-		h.slow[cfg.Deployment.Backends[i].Name] = &atomic.Int64{}
-	}
 	h.names = catalog.Names{
 		Separator: nameSeparator,
-		Known:     func(name string) bool { return h.slow[name] != nil },
+		Known:     func(name string) bool { _, ok := cfg.Deployment.Backend(name); return ok },
 	}
 	h.sessions = &sessions{
 		sealer: sessionid.NewSealer(cfg.Ring), store: h.store, client: h.client, logger: h.logger,
 		opened: lru.New[*session](sessionCacheBytes, 0), now: time.Now, timeout: h.handshakeTimeout,
 	}
 	h.reached = &reached{
-		client: h.client, cache: lru.New[*reachedPeer](reachCache, 0), now: time.Now, timeout: h.handshakeTimeout,
+		client: h.client, cache: lru.New[*reachedPeer](reachedCacheBytes, 0), now: time.Now, timeout: h.handshakeTimeout,
 	}
 	return h, nil
 }

@@ -2,6 +2,7 @@ package aggregate_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -158,6 +159,44 @@ func TestAStatelessBackendSeesTheNameInTheHeaderAsInTheBody(t *testing.T) {
 	}
 	if want := strings.Replace(body, `"repos_get"`, `"get"`, 1); got.body != want {
 		t.Errorf("the backend got\n%s\nwant\n%s", got.body, want)
+	}
+}
+
+func TestAToolThatWantsItsArgumentsInHeadersServesOlderClients(t *testing.T) {
+	t.Parallel()
+	modern := newServer(t, "modern", serverOptions{stateless: true, only: true})
+	modern.mcp.AddTool(&mcp.Tool{Name: "query", InputSchema: json.RawMessage(`{"type":"object","properties":{
+		"region":{"type":"string","x-mcp-header":"Region"},
+		"opts":{"type":"object","properties":{"limit":{"type":"integer","x-mcp-header":"Limit"},"dry":{"type":"boolean","x-mcp-header":"Dry"}}},
+		"free":{"type":"string"}}}`)},
+		func(_ context.Context, r *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: string(r.Params.Arguments)}}}, nil
+		})
+	h := newHouse(t, 1, modern)
+	for _, version := range eras() {
+		c := h.connect(t, version, "alice", nil)
+		wantEqual(t, "tools", toolNames(t, c), []string{"modern_query"})
+		modern.forget()
+		for range 3 {
+			args := map[string]any{"region": "Zürich", "opts": map[string]any{"limit": 7, "dry": true}, "free": "x"}
+			if res := callTool(t, c, "modern_query", args); res.IsError {
+				t.Errorf("a client of %s: %s", version, textOf(t, res.Content))
+			}
+			if res := callTool(t, c, "modern_query", map[string]any{"free": "x"}); res.IsError {
+				t.Errorf("a client of %s, without the arguments: %s", version, textOf(t, res.Content))
+			}
+		}
+		want := 6
+		if version == eraSession {
+			want++ // the first call was refused, and the gateway has learned from it
+		}
+		if n := modern.count("tools/call"); n != want {
+			t.Errorf("a client of %s: %d calls were made, want %d", version, n, want)
+		}
+		got := modern.last("limit").header
+		if got.Get("Mcp-Param-Limit") != "7" || got.Get("Mcp-Param-Dry") != "true" || got.Get("Mcp-Param-Region") != "=?base64?WsO8cmljaA==?=" {
+			t.Errorf("the headers are %v", got)
+		}
 	}
 }
 

@@ -27,10 +27,14 @@ func (h *Handler) call(w http.ResponseWriter, r *http.Request, q *request) {
 		h.fail(w, r, q, err)
 		return
 	}
+	h.annotate(q, to, peer)
 	for attempt := 1; ; attempt++ {
 		err = h.exchange(w, r, q, to, peer)
 		if err == nil {
 			return
+		}
+		if attempt == 1 && h.learnAnnotations(r.Context(), q, to, peer, err) {
+			continue
 		}
 		if attempt == 2 || !upstream.IsStale(err, peer) {
 			h.fail(w, r, q, settled(to.backend, err))
@@ -70,7 +74,6 @@ func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, q *request, t
 	if resp.StatusCode >= http.StatusBadRequest {
 		return upstream.Refusal(to.backend, resp)
 	}
-	h.judge(to.backend, nil)
 	if translated != nil {
 		return translated.relay(ctx, w, resp)
 	}

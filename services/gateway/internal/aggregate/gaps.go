@@ -10,28 +10,29 @@ import (
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/gateway/internal/caller"
 )
 
-// slowFor is how long lists and handshakes do not wait for a backend that did
-// not answer in time. Calls of the backend itself are not held back, and one
-// that works ends the time.
+// slowFor is how long a person's lists and handshakes do not wait for a backend
+// that did not answer this person in time. Others find out for themselves: what
+// is slow for one may be quick for them. Calls of the backend itself are not held
+// back.
 const slowFor = 10 * time.Second
 
-func (h *Handler) isSlow(b *config.Backend) bool {
-	return h.now().UnixNano() < h.slow[b.Name].Load()
+func (h *Handler) isSlow(who *caller.Caller, b *config.Backend) bool {
+	_, slow := h.slow.Get(slowKey(who, b))
+	return slow
 }
 
 // judge notes how a backend took a handshake or a request for a list.
-func (h *Handler) judge(b *config.Backend, err error) {
-	slow := h.slow[b.Name]
-	switch {
-	case err == nil:
-		if slow.Load() != 0 {
-			slow.Store(0)
-		}
-	case fault.KindOf(err) == fault.Timeout:
-		slow.Store(h.now().Add(slowFor).UnixNano())
+func (h *Handler) judge(who *caller.Caller, b *config.Backend, err error) {
+	if err != nil && fault.KindOf(err) == fault.Timeout {
+		h.slow.Put(slowKey(who, b), struct{}{}, 1)
 	}
+}
+
+func slowKey(who *caller.Caller, b *config.Backend) string {
+	return identity(who, nil) + "\x00" + b.Name
 }
 
 func errSlow(b *config.Backend) error {

@@ -11,6 +11,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
 	"chatelaine.dev/services/gateway/internal/backend"
+	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
@@ -28,7 +29,7 @@ func (h *Handler) initialize(w http.ResponseWriter, r *http.Request, q *request)
 	}
 	hello := trimmedHello(era.Negotiate(asked), q.msg)
 	q.hello = hello
-	peers, err := h.handshakes(r.Context(), func(ctx context.Context, b *config.Backend) (*upstream.Peer, error) {
+	peers, err := h.handshakes(r.Context(), q.who, func(ctx context.Context, b *config.Backend) (*upstream.Peer, error) {
 		return h.client.Join(ctx, upstream.Target{Caller: q.who, Backend: b}, hello)
 	})
 	if err != nil {
@@ -54,7 +55,7 @@ func (h *Handler) initialize(w http.ResponseWriter, r *http.Request, q *request)
 // discover says what the backends offer (MCP 2026-07-28, Discovery). It never
 // fails because one of them does.
 func (h *Handler) discover(w http.ResponseWriter, r *http.Request, q *request) {
-	peers, err := h.handshakes(r.Context(), q.link.peer)
+	peers, err := h.handshakes(r.Context(), q.who, q.link.peer)
 	if err != nil {
 		h.fail(w, r, q, err)
 		return
@@ -69,7 +70,7 @@ func (h *Handler) discover(w http.ResponseWriter, r *http.Request, q *request) {
 // handshakes speaks to all backends at once. A backend that does not answer in
 // time is missing from the result; only the end of the caller's own session is
 // an error.
-func (h *Handler) handshakes(ctx context.Context, with func(context.Context, *config.Backend) (*upstream.Peer, error)) (map[string]*upstream.Peer, error) {
+func (h *Handler) handshakes(ctx context.Context, who *caller.Caller, with func(context.Context, *config.Backend) (*upstream.Peer, error)) (map[string]*upstream.Peer, error) {
 	peers := make(map[string]*upstream.Peer, len(h.deployment.Backends))
 	var (
 		mu    sync.Mutex
@@ -78,7 +79,7 @@ func (h *Handler) handshakes(ctx context.Context, with func(context.Context, *co
 	)
 	for i := range h.deployment.Backends {
 		b := &h.deployment.Backends[i]
-		if h.isSlow(b) {
+		if h.isSlow(who, b) {
 			h.gap(ctx, b, "handshake", errSlow(b))
 			continue
 		}
@@ -86,7 +87,7 @@ func (h *Handler) handshakes(ctx context.Context, with func(context.Context, *co
 			ctx, cancel := context.WithTimeout(ctx, h.handshakeTimeout)
 			defer cancel()
 			p, err := with(ctx, b)
-			h.judge(b, err)
+			h.judge(who, b, err)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {

@@ -40,13 +40,8 @@ func (l *sessionLink) renew(ctx context.Context, b *config.Backend, stale *upstr
 	return l.sessions.join(ctx, l.session, upstream.Target{Caller: l.who, Backend: b}, stale)
 }
 
-const (
-	// reachCache bounds how many peers of clients without sessions a replica
-	// remembers.
-	reachCache = 50_000
-	// statelessFor is after what time a backend is asked again what it offers.
-	statelessFor = 15 * time.Minute
-)
+// statelessFor is after what time a backend is asked again what it offers.
+const statelessFor = 15 * time.Minute
 
 // reached remembers how clients without sessions reach the backends. Nothing of
 // it is shared between people, between sessions of theirs, or between clients. A
@@ -97,7 +92,7 @@ func (l *statelessLink) renew(ctx context.Context, b *config.Backend, stale *ups
 		if err != nil {
 			return nil, err
 		}
-		l.reached.cache.Put(key, &reachedPeer{p, l.reached.now()}, 1)
+		l.reached.cache.Put(key, &reachedPeer{p, l.reached.now()}, len(key)+len(p.SessionID)+len(p.Instructions)+256)
 		return p, nil
 	})
 }

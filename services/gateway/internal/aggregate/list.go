@@ -123,7 +123,7 @@ func (h *Handler) page(ctx context.Context, q *request, b *config.Backend, kind 
 }
 
 func (h *Handler) fetch(ctx context.Context, q *request, b *config.Backend, kind *catalog.Kind, cursor string, hasCursor bool) (*catalog.Page, *upstream.Peer, error) {
-	if h.isSlow(b) {
+	if h.isSlow(q.who, b) {
 		return nil, nil, errSlow(b)
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.listTimeout)
@@ -134,10 +134,9 @@ func (h *Handler) fetch(ctx context.Context, q *request, b *config.Backend, kind
 	}
 	m, peer, err := h.ask(ctx, q, b, kind, members)
 	if e, ok := errors.AsType[*upstream.RPCError](err); ok && e.Code == jsonrpc.CodeMethodNotFound {
-		h.judge(b, nil)
 		return nil, peer, nil
 	}
-	h.judge(b, err)
+	h.judge(q.who, b, err)
 	if err != nil || m == nil {
 		return nil, peer, err
 	}

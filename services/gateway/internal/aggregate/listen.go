@@ -141,7 +141,11 @@ func (l *listener) serve(ctx context.Context, w http.ResponseWriter, r *http.Req
 		}
 		asked++
 		last := l.positions[name]
-		wg.Go(func() { l.follow(ctx, b, peer, last) })
+		wg.Go(func() {
+			if l.follow(ctx, b, peer, last) { // the client is to find out why, and initialise or log in again
+				cancel()
+			}
+		})
 	}
 	if !l.offered(ctx, asked) {
 		methodNotAllowed(w, r)
@@ -192,8 +196,9 @@ func (l *listener) beat(ctx context.Context) {
 	}
 }
 
-// follow passes one backend's stream on, and opens it again when it ends.
-func (l *listener) follow(ctx context.Context, b *config.Backend, peer *upstream.Peer, last string) {
+// follow passes one backend's stream on, and opens it again when it ends. It
+// reports whether the client's session, or its login, has ended.
+func (l *listener) follow(ctx context.Context, b *config.Backend, peer *upstream.Peer, last string) (over bool) {
 	said := false
 	say := func(yes bool) {
 		if said {
@@ -214,9 +219,9 @@ func (l *listener) follow(ctx context.Context, b *config.Backend, peer *upstream
 			if renewed, err = l.request.link.renew(ctx, b, peer); err == nil {
 				peer, last = renewed, ""
 			}
-			if peer.Stateless() || err != nil && isFatal(err) {
+			if err == nil && peer.Stateless() {
 				say(false)
-				return
+				return false
 			}
 		case err == nil && upstream.IsStream(resp) && resp.StatusCode == http.StatusOK:
 			say(true)
@@ -226,21 +231,22 @@ func (l *listener) follow(ctx context.Context, b *config.Backend, peer *upstream
 			_ = resp.Body.Close()
 			if !again(resp.StatusCode) {
 				say(false)
-				return
+				return false
 			}
-		case isFatal(err):
-			say(false)
-			return
 		}
 		if ctx.Err() != nil {
-			return
+			return false
 		}
 		if err != nil {
+			if isFatal(err) {
+				say(false)
+				return true
+			}
 			l.handler.logger.DebugContext(ctx, "backend's stream is interrupted", slog.String("backend", b.Name), fault.Attr(err))
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-time.After(wait):
 			wait = min(2*wait, reopenMax)
 		}

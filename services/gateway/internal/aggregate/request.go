@@ -14,9 +14,6 @@ import (
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
-// maxBody bounds a request's body, in bytes, whatever stands in front of us.
-const maxBody = 16 << 20
-
 // request is one message of a client.
 type request struct {
 	who *caller.Caller
@@ -45,7 +42,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, who *caller.Calle
 		http.Error(w, "Accept must have application/json and text/event-stream", http.StatusNotAcceptable)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.maxBody))
 	if err != nil {
 		status := http.StatusBadRequest
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -129,7 +126,7 @@ func (h *Handler) stateless(w http.ResponseWriter, r *http.Request, q *request) 
 	q.hello = upstream.Hello{ClientInfo: trimmed(q.msg.Raw, info, "name", "version", "title")}
 	q.link = &statelessLink{reached: h.reached, who: q.who, hello: q.hello}
 	for name, values := range r.Header {
-		if strings.HasPrefix(name, upstream.HeaderParamPrefix) {
+		if strings.HasPrefix(name, era.HeaderParamPrefix) {
 			if q.params == nil {
 				q.params = make(http.Header)
 			}

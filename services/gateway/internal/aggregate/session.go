@@ -147,7 +147,10 @@ func fromSealed(sealed *sessionid.Session) (*session, bool) {
 
 // newSession makes a session that is not sealed yet.
 func newSession(who *caller.Caller, hello upstream.Hello, peers map[string]*upstream.Peer) *session {
-	s := &session{owner: who.Key, sealed: sessionid.New(hello.Version), hello: hello, base: peers}
+	s := &session{owner: who.Key, sealed: sessionid.New(hello.Version), hello: hello, base: make(map[string]*upstream.Peer, len(peers))}
+	for name, p := range peers { // the instructions are said once, and long
+		s.base[name] = &upstream.Peer{Version: p.Version, SessionID: p.SessionID, Features: p.Features}
+	}
 	s.state.Store(&sessionState{})
 	return s
 }

@@ -103,6 +103,16 @@ func (p *Page) Keys(visit func(key string)) {
 	}
 }
 
+// Item returns the raw item of a key, nil when the page does not have it.
+func (p *Page) Item(key string) []byte {
+	for i := range p.items {
+		if p.items[i].key == key {
+			return p.items[i].at.Of(p.raw)
+		}
+	}
+	return nil
+}
+
 // appendItem appends an item whose key has prefix in front. The prefix needs no
 // escapes in JSON.
 func (p *Page) appendItem(dst []byte, it *item, prefix string) []byte {

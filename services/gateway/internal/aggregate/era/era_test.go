@@ -131,6 +131,34 @@ func TestVersionsAreAgreedOnAsTheProtocolSays(t *testing.T) {
 	}
 }
 
+func TestArgumentsAreRepeatedAsTheSchemaSays(t *testing.T) {
+	t.Parallel()
+	tool := `{"name":"t","inputSchema":{"properties":{"a":{"x-mcp-header":"A"},"o":{"properties":{"n":{"x-mcp-header":"N"}}},"bad":{"x-mcp-header":"no space"},"not":{"x-mcp-header":1},"plain":{}}}}`
+	params := Params([]byte(tool))
+	if len(params) != 2 || params[0].Header != "Mcp-Param-A" || params[1].Header != "Mcp-Param-N" {
+		t.Fatalf("Params() = %+v", params)
+	}
+	for arguments, want := range map[string][2]string{
+		`{"a":"x","o":{"n":1}}`:           {"x", "1"},
+		`{"a":true,"o":{"n":-1.0e2}}`:     {"true", "-100"},
+		`{"a":" x","o":{"n":1.5}}`:        {"=?base64?IHg=?=", ""},
+		`{"a":null,"o":{"n":1e300}}`:      {"", ""},
+		`{"a":[],"o":7}`:                  {"", ""},
+		`{"o":{"n":9007199254740993000}}`: {"", ""},
+		`null`:                            {"", ""},
+	} {
+		m := parse(t, `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":`+arguments+`}}`)
+		for i := range params {
+			if got, ok := params[i].Value(m); got != want[i] || ok != (want[i] != "") {
+				t.Errorf("%s of %s: %q, %v; want %q", params[i].Header, arguments, got, ok, want[i])
+			}
+		}
+	}
+	if Params([]byte(`{`)) != nil || Params([]byte(`[]`)) != nil {
+		t.Error("no tool has annotations")
+	}
+}
+
 // Whatever is parsed stays a message of the same method, with valid JSON.
 func FuzzRewrite(f *testing.F) {
 	f.Add(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"n","_meta":{"progressToken":1}}}`)

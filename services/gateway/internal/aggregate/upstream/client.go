@@ -18,7 +18,6 @@ const (
 	HeaderSession     = "Mcp-Session-Id"
 	HeaderMethod      = "Mcp-Method"
 	HeaderName        = "Mcp-Name"
-	HeaderParamPrefix = "Mcp-Param-"
 	HeaderLastEventID = "Last-Event-ID"
 )
 
