@@ -120,10 +120,11 @@ func (c *Client) Join(ctx context.Context, to Target, hello Hello) (*Peer, error
 
 // Reach returns a peer for a client without a session: of the stateless era, or
 // with a session of our own, its handshake complete, where the backend has
-// nothing else.
+// nothing else. Some servers of the session era answer a method that they do not
+// know with 5xx, so that is worth another try as well.
 func (c *Client) Reach(ctx context.Context, to Target, hello Hello) (*Peer, error) {
 	peer, err := c.Discover(ctx, to, hello.info())
-	if err == nil || (!errors.Is(err, errOtherEra) && fault.ReasonOf(err) != ReasonStatus) {
+	if err == nil || !errors.Is(err, errOtherEra) && statusOf(err) < http.StatusInternalServerError {
 		return peer, err
 	}
 	hello.Version, hello.Capabilities = era.LatestSession, nil
@@ -151,16 +152,23 @@ func saysOtherEra(err error) bool {
 	if _, ok := errors.AsType[*RPCError](err); ok {
 		return true
 	}
-	e, ok := fault.As(err)
-	if !ok || e.Reason != ReasonStatus {
-		return false
-	}
-	switch status, _ := strconv.Atoi(e.Metadata["status"]); status {
+	switch status := statusOf(err); status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return false
 	default:
 		return status >= 400 && status < 500
 	}
+}
+
+// statusOf returns the HTTP status that a backend's answer failed with, 0 when
+// that is not why err is there.
+func statusOf(err error) int {
+	e, ok := fault.As(err)
+	if !ok || e.Reason != ReasonStatus {
+		return 0
+	}
+	status, _ := strconv.Atoi(e.Metadata["status"])
+	return status
 }
 
 // Params returns the parameters of a request of ours to a peer, with members
