@@ -3,15 +3,9 @@ package credential_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,16 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
 	"chatelaine.dev/internal/secret"
-	authserverv1 "chatelaine.dev/proto/authserver/v1"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/credential"
@@ -288,183 +278,4 @@ func eventually(t testing.TB, what string, condition func() bool) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
-}
-
-// keys is an issuer's key and the place where it is published.
-type keys struct {
-	issuer, url string
-	key         *ecdsa.PrivateKey
-}
-
-func startKeys(t testing.TB) *keys {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	k := &keys{key: key}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/keys":
-			respond(w, 200, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k1", Algorithm: "ES256", Use: "sig"}}})
-		case "/.well-known/openid-configuration":
-			respond(w, 200, map[string]any{"issuer": k.issuer, "jwks_uri": k.url})
-		default:
-			w.WriteHeader(404)
-		}
-	}))
-	t.Cleanup(server.Close)
-	k.issuer, k.url = server.URL, server.URL+"/keys"
-	return k
-}
-
-func (k *keys) sign(t testing.TB, typ string, claims map[string]any) string {
-	t.Helper()
-	return signWith(t, k.key, typ, claims)
-}
-
-func signWith(t testing.TB, key *ecdsa.PrivateKey, typ string, claims map[string]any) string {
-	t.Helper()
-	signer, err := jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "k1"}},
-		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
-	must(t, err)
-	payload, err := json.Marshal(claims)
-	must(t, err)
-	jws, err := signer.Sign(payload)
-	must(t, err)
-	token, err := jws.CompactSerialize()
-	must(t, err)
-	return token
-}
-
-func respond(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v)
-}
-
-// hub is octohub: plain OAuth 2.0 with refresh tokens that rotate.
-type hub struct {
-	url string
-
-	mu       sync.Mutex
-	n        int
-	refresh  string // the one that is good
-	renewals int
-	dead     bool // invalid_grant from now on
-	down     bool
-	lifetime int
-}
-
-func startHub(t testing.TB) *hub {
-	t.Helper()
-	h := &hub{lifetime: 3600}
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	h.url = server.URL
-	return h
-}
-
-func (h *hub) set(change func(*hub)) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	change(h)
-}
-
-func (h *hub) count() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.renewals
-}
-
-func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	_ = r.ParseForm()
-	switch {
-	case h.down:
-		w.WriteHeader(500)
-	case r.URL.Path == "/user":
-		respond(w, 200, map[string]any{"id": 42, "login": "alice"})
-	case r.PostForm.Get("grant_type") == "refresh_token" && (h.dead || r.PostForm.Get("refresh_token") != h.refresh):
-		respond(w, 400, map[string]any{"error": "invalid_grant", "error_description": r.PostForm.Get("refresh_token")})
-	default:
-		if r.PostForm.Get("grant_type") == "refresh_token" {
-			h.renewals++
-		}
-		h.n++
-		h.refresh = fmt.Sprintf("%s-hub-rt-%d", planted, h.n)
-		respond(w, 200, map[string]any{
-			"access_token": fmt.Sprintf("%s-hub-at-%d", planted, h.n), "refresh_token": h.refresh,
-			"token_type": "bearer", "expires_in": h.lifetime, "scope": "repo",
-		})
-	}
-}
-
-// sts is a token service. It says in the token what it was given.
-type sts struct {
-	url string
-
-	mu       sync.Mutex
-	n        int
-	refuse   func(subject string) string // error code
-	subjects []string
-}
-
-func startSTS(t testing.TB) *sts {
-	t.Helper()
-	s := &sts{}
-	server := httptest.NewServer(s)
-	t.Cleanup(server.Close)
-	s.url = server.URL
-	return s
-}
-
-func (s *sts) set(change func(*sts)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change(s)
-}
-
-func (s *sts) seen() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]string(nil), s.subjects...)
-}
-
-func (s *sts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_ = r.ParseForm()
-	subject := r.PostForm.Get("subject_token")
-	s.subjects = append(s.subjects, subject)
-	if s.refuse != nil {
-		if code := s.refuse(subject); code != "" {
-			respond(w, 400, map[string]any{"error": code, "error_description": planted + subject})
-			return
-		}
-	}
-	s.n++
-	respond(w, 200, map[string]any{
-		"access_token": fmt.Sprintf("%s-exchanged-%d-for-%s", planted, s.n, r.PostForm.Get("audience")),
-		"token_type":   "Bearer", "issued_token_type": config.TokenTypeAccessToken, "expires_in": 3600,
-	})
-}
-
-// minter stands in for the authserver.
-type minter struct {
-	mu    sync.Mutex
-	asked []*authserverv1.MintSubjectTokenRequest
-	err   error
-}
-
-func (m *minter) MintSubjectToken(_ context.Context, in *authserverv1.MintSubjectTokenRequest, _ ...grpc.CallOption) (*authserverv1.MintSubjectTokenResponse, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.asked = append(m.asked, in)
-	if m.err != nil {
-		return nil, m.err
-	}
-	return &authserverv1.MintSubjectTokenResponse{
-		Token: planted + "-minted-for-" + in.GetUserId(), ExpiresAt: timestamppb.New(time.Now().Add(2 * time.Minute)),
-	}, nil
 }
