@@ -155,9 +155,9 @@ func TestOptionalProviderThatFailsIsSkipped(t *testing.T) {
 
 func TestBackendThatIsDownSlowOrUnauthorizedCostsOnlyItsOwnTools(t *testing.T) {
 	ports := shared.stack.Ports()
-	p := newPerson(t)
-	login := p.logIn(t)
 	for _, version := range []string{"2025-11-25", "2026-07-28"} {
+		p := newPerson(t) // each era its own: a credential that was just renewed is not renewed again
+		login := p.logIn(t)
 		session := connect(t, login, journey.ConnectOptions{ProtocolVersion: version})
 		checkCalls(t, session, p)
 

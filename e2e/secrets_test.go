@@ -127,7 +127,7 @@ type finding struct{ column, secret, form string }
 
 // search reads every column of every table as raw bytes and looks for all forms.
 func search(ctx context.Context, conn *pgx.Conn, secrets needles) (found []finding, columns, rows int, err error) {
-	type column struct{ schema, table, name string }
+	type column struct{ Schema, Table, Name string }
 	result, err := conn.Query(ctx, `SELECT c.table_schema, c.table_name, c.column_name
 		FROM information_schema.columns c JOIN information_schema.tables t USING (table_schema, table_name)
 		WHERE t.table_type = 'BASE TABLE' AND c.table_schema NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2, 3`)
@@ -141,7 +141,7 @@ func search(ctx context.Context, conn *pgx.Conn, secrets needles) (found []findi
 	for _, c := range all {
 		// Text output in the escape format shows printable bytes of a bytea as they are.
 		query := fmt.Sprintf(`SELECT CASE WHEN pg_typeof(x)::text = 'bytea' THEN x::text::bytea ELSE convert_to(x::text, 'UTF8') END FROM (SELECT %s AS x FROM %s) t WHERE x IS NOT NULL`,
-			pgx.Identifier{c.name}.Sanitize(), pgx.Identifier{c.schema, c.table}.Sanitize())
+			pgx.Identifier{c.Name}.Sanitize(), pgx.Identifier{c.Schema, c.Table}.Sanitize())
 		result, err := conn.Query(ctx, query)
 		if err != nil {
 			return nil, 0, 0, fmt.Errorf("%v: %w", c, err)
@@ -155,7 +155,7 @@ func search(ctx context.Context, conn *pgx.Conn, secrets needles) (found []findi
 			for secret, where := range secrets {
 				for form, bytesOf := range forms(secret) {
 					if bytes.Contains(value, bytesOf) {
-						found = append(found, finding{c.schema + "." + c.table + "." + c.name, where, form})
+						found = append(found, finding{c.Schema + "." + c.Table + "." + c.Name, where, form})
 					}
 				}
 			}

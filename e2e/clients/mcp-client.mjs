@@ -56,6 +56,7 @@ main(async ({ url, redirectUri, mode, calls }) => {
   const outcome = await auth(provider, { serverUrl: url });
   const refreshed = outcome === 'AUTHORIZED' && provider.saved.access_token !== before.access_token && provider.saved.refresh_token !== before.refresh_token;
   results.push(await client.callTool(calls[0]));
+  const version = client.getNegotiatedProtocolVersion();
   await client.close();
-  send({ version: client.getNegotiatedProtocolVersion?.() ?? null, tools: tools.map((tool) => tool.name), results, refreshed, tokens: [before, provider.saved] });
+  send({ version, tools: tools.map((tool) => tool.name), results, refreshed, tokens: [before, provider.saved] });
 });

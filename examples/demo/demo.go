@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -67,7 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 			return err
 		}
 		lines := []string{"carries           " + c.carries, "the backend says  " + oneLine(answer), "trace             " + traceID}
-		records, err := d.evidence(ctx, traceID)
+		records, err := d.evidence(ctx, login.Claims.SessionID, c.tool, traceID)
 		if err != nil {
 			return fmt.Errorf("evidence of %s: %w", c.tool, err)
 		}
@@ -131,15 +132,27 @@ func (d *walk) login(ctx context.Context) (*journey.Login, error) {
 	return login, nil
 }
 
-// evidence returns what the broker and the gateway recorded of a trace.
-func (d *walk) evidence(ctx context.Context, traceID string) ([]string, error) {
-	answer, err := d.audit.ListAuditRecords(ctx, &brokerv1.ListAuditRecordsRequest{TraceId: traceID})
+// evidence returns what the broker recorded when it handed out the credential of
+// the tool's backend, and what the gateway logged of this call. The two are of
+// one trace when the call itself needed the credential first.
+func (d *walk) evidence(ctx context.Context, sessionID, tool, traceID string) ([]string, error) {
+	answer, err := d.audit.ListAuditRecords(ctx, &brokerv1.ListAuditRecordsRequest{SessionId: sessionID, Action: "credential.issued"})
 	if err != nil {
 		return nil, err
 	}
 	var lines []string
 	for _, r := range answer.GetRecords() {
-		lines = append(lines, fmt.Sprintf("broker's audit    %s %s backend=%s strategy=%s provider=%s", r.GetAction(), r.GetOutcome(), r.GetBackend(), r.GetStrategy(), r.GetProvider()))
+		if !strings.HasPrefix(tool, r.GetBackend()+"_") {
+			continue
+		}
+		line := fmt.Sprintf("%s %s backend=%s strategy=%s", r.GetAction(), r.GetOutcome(), r.GetBackend(), r.GetStrategy())
+		if r.GetProvider() != "" {
+			line += " provider=" + r.GetProvider()
+		}
+		lines = append(lines, "broker's audit    "+line+" trace="+r.GetTraceId())
+	}
+	if len(lines) == 0 {
+		return nil, errors.New("the broker has no record of a credential for this backend")
 	}
 	line, err := findCall(ctx, d.Stack.Log("gateway"), traceID)
 	if err != nil {
@@ -182,7 +195,7 @@ func scanLog(path, traceID string) (string, error) {
 			continue
 		}
 		var fields []string
-		for _, name := range []string{"msg", "backend", "method", "name", "outcome", "status"} {
+		for _, name := range []string{"msg", "backend", "method", "tool", "outcome", "status"} {
 			if v, ok := record[name]; ok {
 				fields = append(fields, fmt.Sprintf("%s=%v", name, v))
 			}

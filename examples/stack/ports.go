@@ -2,8 +2,8 @@ package stack
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"reflect"
 	"regexp"
@@ -38,24 +38,32 @@ func DefaultPorts(offset int) Ports {
 }
 
 // FreePorts picks ports that nobody listens on, for tests that run beside each
-// other.
+// other. They are below the range from which systems take the ports of outgoing
+// connections and of listeners without a port, so that nothing takes one by chance
+// before the stack does.
 func FreePorts(ctx context.Context) (Ports, error) {
+	const first, count, attempts = 20000, 12000, 1000
 	var p Ports
-	var problem error
 	var open []net.Listener
-	p.each(func(_ string, port *int) {
-		l, err := listen(ctx, 0)
-		if err != nil {
-			problem = errors.Join(problem, err)
-			return
+	defer func() {
+		for _, l := range open { // only now, so that no port is picked twice
+			l.Close()
 		}
-		open = append(open, l)
-		*port = l.Addr().(*net.TCPAddr).Port
+	}()
+	tries := 0
+	p.each(func(_ string, port *int) {
+		for ; *port == 0 && tries < attempts; tries++ {
+			candidate := first + rand.IntN(count)
+			if l, err := listen(ctx, candidate); err == nil {
+				open = append(open, l)
+				*port = candidate
+			}
+		}
 	})
-	for _, l := range open { // only now, so that no port is picked twice
-		l.Close()
+	if tries == attempts {
+		return Ports{}, fmt.Errorf("no free ports between %d and %d", first, first+count)
 	}
-	return p, problem
+	return p, nil
 }
 
 // each calls f for every port with the name of its listener.
