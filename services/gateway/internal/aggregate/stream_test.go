@@ -249,3 +249,39 @@ func TestBatchesOfTheOldestVersionAreServedAndOfNoOther(t *testing.T) {
 		}
 	}
 }
+
+func TestTheStreamOfASessionThatWasEndedCloses(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).echo("get")
+	h := newHouse(t, 2, repos)
+	id := h.open(t, "alice", eraSession)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept", "text/event-stream")
+	r.Header.Set("Mcp-Session-Id", id)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("GET: %v, %v", resp, err)
+	}
+	defer resp.Body.Close()
+	if a := h.do(t, http.MethodDelete, "", "Mcp-Session-Id", id); a.status != http.StatusNoContent {
+		t.Fatalf("DELETE: %d %s", a.status, a.body)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Errorf("the stream did not close: %v", err)
+	}
+}
+
+func TestABodyIsBounded(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, 1, newServer(t, "repos", serverOptions{}).echo("get"))
+	id := h.open(t, "alice", eraSession)
+	large := strings.Replace(toolCall, "{}", `{"text":"`+strings.Repeat("x", 5<<20)+`"}`, 1)
+	if a := h.do(t, http.MethodPost, large, "Mcp-Session-Id", id); a.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("five megabytes: %d, want 413", a.status)
+	}
+}
