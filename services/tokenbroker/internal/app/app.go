@@ -78,7 +78,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer conn.Close() //nolint:errcheck // nothing is in flight any more
 		cfg.Minter = authserverv1.NewSubjectTokenServiceClient(conn)
 	}
 	server, err := New(cfg)

@@ -23,6 +23,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
@@ -277,7 +278,7 @@ func (b *broker) start(keys ...string) {
 	b.credentials = brokerv1.NewCredentialServiceClient(b.dial("gateway"))
 	b.connections = brokerv1.NewConnectionServiceClient(b.dial("operator"))
 	b.eventually("readiness", func() bool {
-		resp, err := http.Get("http://" + flags.AdminAddress + "/readyz") //nolint:noctx // a probe
+		resp, err := http.Get("http://" + flags.AdminAddress + "/readyz")
 		if err != nil {
 			return false
 		}
@@ -318,7 +319,7 @@ func (b *broker) dial(names ...string) *grpc.ClientConn {
 // freeAddress returns a loopback address that nobody listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer ln.Close()
 	return ln.Addr().String()
@@ -423,3 +424,5 @@ func wantReason(t *testing.T, err error, want string) {
 		t.Fatalf("reason = %q (%v), want %q", got, err, want)
 	}
 }
+
+func hour() *durationpb.Duration { return durationpb.New(time.Hour) }

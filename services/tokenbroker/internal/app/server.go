@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/postgres"
 	"chatelaine.dev/internal/process"
 	"chatelaine.dev/internal/rpc"
@@ -21,6 +22,7 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/credential"
 	"chatelaine.dev/services/tokenbroker/internal/deployment"
 	"chatelaine.dev/services/tokenbroker/internal/login"
+	"chatelaine.dev/services/tokenbroker/internal/reason"
 	"chatelaine.dev/services/tokenbroker/internal/refresh"
 	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/schema"
@@ -129,15 +131,10 @@ func (s *Server) addBackground() {
 		Connections: s.store, Opener: s.sealer, Logger: log,
 	})
 	s.refresher = refresh.New(refresh.Config{
-		Reader: s.store, Leases: s.store, Sealer: s.sealer,
-		Find: func(name, realm string) (refresh.Provider, error) {
-			return s.source.Current().Providers.Find(name, realm)
-		},
-		PrimaryName: func() string { return s.authServer().Primary },
-		LockOnPrimary: func() bool {
-			return s.authServer().LockSessionsOnPrimaryRevocation
-		},
-		Audit: s.recorder, Revoker: s.revoker, Logger: log,
+		Reader: s.store, Leases: s.store, Sealer: s.sealer, Find: s.findProvider, Providers: s.providerRealms,
+		PrimaryName:   func() string { return s.authServer().Primary },
+		LockOnPrimary: func() bool { return s.authServer().LockSessionsOnPrimaryRevocation },
+		Audit:         s.recorder, Revoker: s.revoker, Meter: s.cfg.Telemetry.Meter, Logger: log,
 	})
 	s.feed = watch.NewFeed(s.cfg.ListenURL, log)
 	sweeper := sweep.New(sweep.Config{
@@ -149,6 +146,26 @@ func (s *Server) addBackground() {
 	s.add("refresh", s.refresher.Run)
 	s.add("feed", s.feed.Run)
 	s.add("sweep", sweeper.Run)
+}
+
+// findProvider returns the provider of that name if it has that realm.
+func (s *Server) findProvider(name, realm string) (refresh.Provider, error) {
+	p, err := s.source.Current().Providers.Provider(name)
+	if err == nil && p.Realm() != realm {
+		err = fault.New(fault.NotFound, "the provider has another realm now").WithReason(reason.ProviderUnknown, reason.Provider, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (s *Server) providerRealms() []store.ProviderRealm {
+	var list []store.ProviderRealm
+	for _, p := range s.source.Current().Providers.Providers() {
+		list = append(list, store.ProviderRealm{Provider: p.Name(), Realm: p.Realm()})
+	}
+	return list
 }
 
 // endedSessionsKept is how long operators can list a session that is over.

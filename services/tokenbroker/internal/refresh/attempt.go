@@ -87,7 +87,7 @@ func (r *Refresher) giveUpDoubt(ctx context.Context, c *store.Connection) (actio
 	if err != nil || !changed { // not changed: somebody has taken the last attempt
 		return waitForIt, err
 	}
-	r.cfg.Audit.Log(ctx, rec)
+	r.finished(ctx, rec)
 	return doNothing, reauthenticate(c.Provider)
 }
 
@@ -148,7 +148,7 @@ func (r *Refresher) commit(ctx context.Context, c *store.Connection, old seal.To
 	case err != nil:
 		return false, err
 	case committed:
-		r.cfg.Audit.Log(ctx, renewal.Record)
+		r.finished(ctx, renewal.Record)
 		return true, nil
 	}
 	now, err := r.cfg.Reader.Connection(ctx, c.ID)
@@ -185,7 +185,7 @@ func (r *Refresher) failed(ctx context.Context, c *store.Connection, p Provider,
 			LockUser: v.mayLock && p.Primary() && r.cfg.LockOnPrimary(),
 		})
 		if changed {
-			r.cfg.Audit.Log(ctx, rec)
+			r.finished(ctx, rec)
 		}
 		if err != nil {
 			return err
@@ -198,7 +198,7 @@ func (r *Refresher) failed(ctx context.Context, c *store.Connection, p Provider,
 	}); err != nil {
 		return err
 	}
-	r.cfg.Audit.Log(ctx, rec)
+	r.finished(ctx, rec)
 	return unavailable(c.Provider, v.backoff)
 }
 

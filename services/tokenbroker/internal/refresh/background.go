@@ -45,7 +45,7 @@ func (r *Refresher) Drain(ctx context.Context) {
 }
 
 func (r *Refresher) renewAhead(ctx context.Context) error {
-	due, err := r.cfg.Reader.DueConnections(ctx, batch)
+	due, err := r.cfg.Reader.DueConnections(ctx, r.cfg.Providers(), batch)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,6 @@ const realm = "https://corp.example"
 
 // provider plays an upstream that rotates refresh tokens and detects reuse.
 type provider struct {
-	name    string
 	primary bool
 	inDoubt string
 
@@ -47,7 +46,6 @@ type provider struct {
 	change func(*upstream.Grant)
 }
 
-func (p *provider) Name() string           { return p.name }
 func (p *provider) Primary() bool          { return p.primary }
 func (p *provider) RefreshInDoubt() string { return p.inDoubt }
 
@@ -138,7 +136,7 @@ func newFixture(t *testing.T, ttl time.Duration) *fixture {
 	must(t, err)
 	f := &fixture{
 		t: t, url: pgtest.URL(t, schema.Migrations()), sealer: seal.NewSealer(keys),
-		upstream: &provider{name: "corp", primary: true, inDoubt: config.RefreshInDoubtRetry, current: "rt-1"},
+		upstream: &provider{primary: true, inDoubt: config.RefreshInDoubtRetry, current: "rt-1"},
 	}
 	f.pool = f.newPool()
 	f.store = store.New(f.pool)
@@ -214,6 +212,7 @@ func (f *fixture) replica(change ...func(*refresh.Config)) *refresh.Refresher {
 			}
 			return f.upstream, nil
 		},
+		Providers:   configured,
 		PrimaryName: func() string { return "corp" }, LockOnPrimary: func() bool { return true },
 		Audit: audit.NewRecorder(st, log), Logger: log,
 		Revoker: revoke.New(revoke.Config{
@@ -225,6 +224,10 @@ func (f *fixture) replica(change ...func(*refresh.Config)) *refresh.Refresher {
 		c(&cfg)
 	}
 	return refresh.New(cfg)
+}
+
+func configured() []store.ProviderRealm {
+	return []store.ProviderRealm{{Provider: "corp", Realm: realm}}
 }
 
 func (f *fixture) exec(sql string, args ...any) {

@@ -7,6 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 	"golang.org/x/sync/singleflight"
 
 	"chatelaine.dev/internal/config"
@@ -24,7 +27,7 @@ type Reader interface {
 	Open(ctx context.Context, sessionID, provider string) (store.Opening, error)
 	Connection(ctx context.Context, id string) (*store.Connection, error)
 	NoteUse(ctx context.Context, connectionID string) error
-	DueConnections(ctx context.Context, limit int) ([]*store.Connection, error)
+	DueConnections(ctx context.Context, of []store.ProviderRealm, limit int) ([]*store.Connection, error)
 }
 
 // Leases keeps attempts and their results.
@@ -40,7 +43,6 @@ type Provider interface {
 	Refresh(ctx context.Context, r upstream.RefreshRequest) (upstream.Grant, error)
 	RefreshInDoubt() string
 	Primary() bool
-	Name() string
 }
 
 // Sealer seals and opens tokens.
@@ -54,8 +56,11 @@ type Config struct {
 	Reader Reader
 	Leases Leases
 	Sealer Sealer
-	// Find returns the configured provider of a realm.
+	// Find returns the configured provider of that name if it has that realm: a
+	// name that was pointed elsewhere must not get the old provider's tokens.
 	Find func(name, realm string) (Provider, error)
+	// Providers lists what Find finds, for Run.
+	Providers func() []store.ProviderRealm
 	// PrimaryName returns the primary provider's name.
 	PrimaryName func() string
 	// LockOnPrimary says whether a certain invalid_grant of the primary provider
@@ -64,6 +69,8 @@ type Config struct {
 	Audit         *audit.Recorder
 	Revoker       *revoke.Revoker
 	Logger        *slog.Logger
+	// Meter counts attempts; nil counts none.
+	Meter metric.MeterProvider
 
 	// CallTimeout is the hard deadline of an upstream call, counted from before the
 	// lease is taken; zero means DefaultCallTimeout.
@@ -105,6 +112,7 @@ type Refresher struct {
 	flight singleflight.Group
 	// inFlight counts attempts, which outlive their callers.
 	inFlight atomic.Int64
+	attempts metric.Int64Counter
 }
 
 // New returns a refresher.
@@ -118,7 +126,23 @@ func New(cfg Config) *Refresher {
 	if cfg.ForcedInterval == 0 {
 		cfg.ForcedInterval = DefaultForcedInterval
 	}
-	return &Refresher{cfg: cfg}
+	if cfg.Meter == nil {
+		cfg.Meter = noop.NewMeterProvider()
+	}
+	attempts, err := cfg.Meter.Meter("chatelaine.dev/services/tokenbroker/internal/refresh").Int64Counter(
+		"chatelaine.refresh.attempts", metric.WithUnit("{attempt}"),
+		metric.WithDescription("Attempts at renewing connections, by provider and outcome."))
+	if err != nil { // the API's contract: what came back counts nothing
+		cfg.Logger.Error("renewals are not counted", fault.Attr(err))
+	}
+	return &Refresher{cfg: cfg, attempts: attempts}
+}
+
+// finished logs and counts an attempt whose record the store has.
+func (r *Refresher) finished(ctx context.Context, rec audit.Record) {
+	r.cfg.Audit.Log(ctx, rec)
+	r.attempts.Add(ctx, 1, metric.WithAttributes(
+		attribute.String("provider", rec.Provider), attribute.String("outcome", rec.Outcome)))
 }
 
 // Token returns what a session may use at a provider, renewed when it is due.
@@ -172,8 +196,7 @@ func (r *Refresher) open(ctx context.Context, sessionID, provider string) (store
 	case c == nil || c.Status == store.ConnectionDisconnected:
 		return o, connectionRequired(provider)
 	}
-	// A name that was pointed at another provider must not get the old one's tokens.
-	if p, err := r.cfg.Find(provider, c.Realm); err != nil || p.Name() != provider {
+	if _, err := r.cfg.Find(provider, c.Realm); err != nil {
 		return o, connectionRequired(provider)
 	}
 	if c.Status != store.ConnectionActive || (c.Clock.Expired && !c.Refreshable) {

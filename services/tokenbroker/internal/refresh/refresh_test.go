@@ -444,16 +444,20 @@ func TestConnectionsInUseAreRenewedAheadOfExpiry(t *testing.T) {
 	if _, err := f.replica().Token(t.Context(), f.session.ID, "corp"); err != nil {
 		t.Fatal(err)
 	}
-	due, err := f.store.DueConnections(t.Context(), 10)
+	due, err := f.store.DueConnections(t.Context(), configured(), 10)
 	if err != nil || len(due) != 0 {
 		t.Fatalf("due = %v, %v", due, err)
 	}
 	f.exec(`UPDATE tokenbroker.connections SET refresh_after = now() - interval '1 second'`)
-	if due, err = f.store.DueConnections(t.Context(), 10); err != nil || len(due) != 1 {
+	if due, err = f.store.DueConnections(t.Context(), configured(), 10); err != nil || len(due) != 1 {
 		t.Fatalf("due = %v, %v", due, err)
 	}
+	elsewhere := []store.ProviderRealm{{Provider: "corp", Realm: "https://new.example"}}
+	if due, err = f.store.DueConnections(t.Context(), elsewhere, 10); err != nil || len(due) != 0 {
+		t.Fatalf("a connection of a provider that was repointed is due: %v, %v", due, err)
+	}
 	f.exec(`UPDATE tokenbroker.connections SET last_used_at = NULL`)
-	if due, err = f.store.DueConnections(t.Context(), 10); err != nil || len(due) != 0 {
+	if due, err = f.store.DueConnections(t.Context(), configured(), 10); err != nil || len(due) != 0 {
 		t.Fatalf("a connection that nobody uses is due: %v, %v", due, err)
 	}
 }

@@ -187,9 +187,17 @@ func lockUser(ctx context.Context, c *change, userID string) error {
 	return err
 }
 
-// DueConnections returns connections to renew ahead of expiry: used since their
-// tokens were made, linked by an active session, and nobody is at it.
-func (s *Store) DueConnections(ctx context.Context, limit int) ([]*Connection, error) {
+// ProviderRealm is a configured provider and the realm that it has now.
+type ProviderRealm struct{ Provider, Realm string }
+
+// DueConnections returns connections of these providers to renew ahead of expiry:
+// used since their tokens were made, linked by an active session, and nobody is at
+// it.
+func (s *Store) DueConnections(ctx context.Context, of []ProviderRealm, limit int) ([]*Connection, error) {
+	providers, realms := make([]string, len(of)), make([]string, len(of))
+	for i, p := range of {
+		providers[i], realms[i] = p.Provider, p.Realm
+	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT `+connectionColumns+` FROM tokenbroker.connections c
 		WHERE c.status = 'active' AND c.refreshable AND c.refresh_after <= clock_timestamp()
@@ -198,7 +206,8 @@ func (s *Store) DueConnections(ctx context.Context, limit int) ([]*Connection, e
 			AND (c.retry_at IS NULL OR c.retry_at <= clock_timestamp())
 			AND EXISTS (SELECT 1 FROM tokenbroker.session_links l JOIN tokenbroker.sessions s ON s.id = l.session_id
 				WHERE l.connection_id = c.id AND s.state = 'active' AND s.expires_at > clock_timestamp())
-		ORDER BY c.refresh_after LIMIT $1`, limit)
+			AND (c.provider, c.realm) IN (SELECT * FROM unnest($2::text[], $3::text[]))
+		ORDER BY c.refresh_after LIMIT $1`, limit, providers, realms)
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}

@@ -1,0 +1,123 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/pgtest"
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/secret"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/tokenbroker/internal/app"
+	"chatelaine.dev/services/tokenbroker/internal/reason"
+	"chatelaine.dev/services/tokenbroker/internal/schema"
+)
+
+// readiness returns what /readyz says.
+func readiness(t *testing.T, address string) string {
+	resp, err := http.Get("http://" + address + "/readyz")
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(t, err)
+	return fmt.Sprint(resp.StatusCode, " ", string(body))
+}
+
+// A broker that is started before its database must neither end nor be ready, and
+// must find its way when the schema arrives.
+func TestItStartsBeforeItsDatabaseIsReady(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	must(t, b.stop())
+	b.url = pgtest.URL(t) // nothing in it
+	var err error
+	b.pool, err = postgres.Open(context.Background(), postgres.Config{URL: b.url})
+	must(t, err)
+	t.Cleanup(b.pool.Close)
+	server, flags := b.make(b.key)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	b.eventually("a word on the schema", func() bool {
+		return strings.Contains(readiness(t, flags.AdminAddress), "tokenbroker migrate")
+	})
+	if got := readiness(t, flags.AdminAddress); !strings.HasPrefix(got, "503") {
+		t.Errorf("without a schema it is ready: %s", got)
+	}
+	_, err = schema.Migrations().Up(t.Context(), b.url, nil)
+	must(t, err)
+	b.eventually("readiness", func() bool { return strings.HasPrefix(readiness(t, flags.AdminAddress), "200") })
+	cancel()
+	must(t, <-done)
+}
+
+func TestGatewaysKeepBlobs(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	blobs := brokerv1.NewMcpSessionServiceClient(b.dial("gateway"))
+	const key = "0123456789abcdef"
+	_, err := blobs.GetBlob(t.Context(), &brokerv1.GetBlobRequest{Key: key})
+	if fault.KindOf(err) != fault.NotFound {
+		t.Errorf("a missing blob: %v", err)
+	}
+	put, err := blobs.PutBlob(t.Context(), &brokerv1.PutBlobRequest{Key: key, Sealed: []byte("x"), TimeToLive: hour()})
+	must(t, err)
+	_, err = blobs.PutBlob(t.Context(), &brokerv1.PutBlobRequest{Key: key, Sealed: []byte("y"), TimeToLive: hour()})
+	wantReason(t, err, reason.VersionMismatch)
+	got, err := blobs.GetBlob(t.Context(), &brokerv1.GetBlobRequest{Key: key})
+	must(t, err)
+	if !bytes.Equal(got.GetSealed(), []byte("x")) || got.GetVersion() != put.GetVersion() {
+		t.Errorf("blob = %v", got)
+	}
+	_, err = blobs.PutBlob(t.Context(), &brokerv1.PutBlobRequest{Key: "short", Sealed: []byte("x"), TimeToLive: hour()})
+	if fault.KindOf(err) != fault.Invalid {
+		t.Errorf("a short key: %v", err)
+	}
+}
+
+// The command line must say what is wrong with it, and must not take a password.
+func TestTheCommandLineSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	serve := []string{
+		"serve", "--config=x", "--tls-cert=x", "--tls-key=x", "--tls-ca=x", "--key-encryption-key=broker/kek",
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"a short retention":        {append(serve, "--audit-retention=1h"), "--audit-retention"},
+		"a password in a flag":     {append(serve, "--database-listen-url=postgres://u:pw@h/d"), "--database-listen-url has a password"},
+		"no key":                   {serve[:5], "--key-encryption-key"},
+		"a secret for a reference": {append(serve[:5:5], "--key-encryption-key=c2VjcmV0"), "NAME/KEY"},
+		"resources that are not":   {[]string{"validate", "--config=/does/not/exist"}, "not valid"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := app.Program().Run(c.args, &stdout, &stderr); code != 2 || !strings.Contains(stderr.String(), c.want) {
+			t.Errorf("%s: status %d, %q", name, code, stderr.String())
+		}
+		if strings.Contains(stderr.String(), "c2VjcmV0") || strings.Contains(stderr.String(), "pw") && name == "a password in a flag" && strings.Contains(stderr.String(), ":pw@") {
+			t.Errorf("%s: the message repeats a secret: %q", name, stderr.String())
+		}
+	}
+}
+
+func TestAWrongKeyIsRefusedBeforeAnythingStarts(t *testing.T) {
+	t.Parallel()
+	flags := &app.Flags{KeyEncryptionKey: []secret.Ref{{Name: "broker", Key: "kek"}}}
+	for name, value := range map[string]string{"too short": "c2hvcnQ=", "no base64": "!!!"} {
+		_, err := app.New(app.Config{Flags: flags, Secrets: &secret.Resolver{
+			LookupEnv: func(string) (string, bool) { return value, true },
+		}})
+		if fault.KindOf(err) != fault.Invalid || !strings.Contains(fault.Detail(err), "broker/kek") || strings.Contains(fault.Detail(err), value) {
+			t.Errorf("%s: %s", name, fault.Detail(err))
+		}
+	}
+}
