@@ -119,7 +119,8 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 		jsonrpc.WriteError(w, http.StatusNotFound, nil, jsonrpc.CodeInvalidRequest, "there is no such backend")
 	})
 	// The line of package accesslog says more than the middleware's.
-	return cfg.Telemetry.Middleware(telemetry.HTTPConfig{Server: "public", Public: true, AccessLevel: slog.LevelDebug})(mux), nil
+	// Not Public: the client's own trace goes on here, so that one id finds a call from agent to backend.
+	return cfg.Telemetry.Middleware(telemetry.HTTPConfig{Server: "public", AccessLevel: slog.LevelDebug})(mux), nil
 }
 
 // limited bounds the bodies of requests; next sees an *http.MaxBytesError.

@@ -94,7 +94,7 @@ func (s *Server) add(name string, run process.Task) {
 
 func (s *Server) newSource() (*deployment.Source, error) {
 	tel := s.cfg.Telemetry
-	observer, err := endpoint.NewObserver(tel.Tracer, tel.Meter, nil)
+	observer, err := endpoint.NewObserver(tel.Tracer, tel.Meter, tel.Propagator)
 	if err != nil {
 		return nil, err
 	}
