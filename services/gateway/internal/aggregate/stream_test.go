@@ -72,6 +72,14 @@ func TestAnAnswerReachesTheOneWhoAskedAlone(t *testing.T) {
 	if repos.count(`"decline"`) != 1 {
 		t.Error("the answer did not reach the backend")
 	}
+	repos.start(serverOptions{}) // who asked is gone; in a new session the same id may be another question
+	if a := h.do(t, http.MethodPost, listing, "Mcp-Session-Id", id); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	repos.forget()
+	if a := h.do(t, http.MethodPost, answer, "Mcp-Session-Id", id); a.status != http.StatusBadRequest || repos.total() != 0 {
+		t.Errorf("an answer to a session of before: %d, want 400", a.status)
+	}
 }
 
 // nextData returns the data of the next event that has some.
