@@ -44,11 +44,11 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, who *caller.Calle
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.maxBody))
 	if err != nil {
-		status := http.StatusBadRequest
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			status = http.StatusRequestEntityTooLarge
+			writeError(w, http.StatusRequestEntityTooLarge, nil, jsonrpc.CodeInvalidRequest, "the message is too large", nil)
+			return
 		}
-		http.Error(w, "the body cannot be read", status)
+		writeError(w, http.StatusBadRequest, nil, jsonrpc.CodeInvalidRequest, "the request's body did not arrive whole", nil)
 		return
 	}
 	if jsonrpc.IsBatch(body) {
