@@ -21,7 +21,12 @@ type flags struct {
 
 	Up    upCmd    `cmd:"" help:"Start everything and keep it running."`
 	Demo  demoCmd  `cmd:"" help:"Start everything, walk one login and three tool calls, stop."`
+	Bench benchCmd `cmd:"" help:"Compare the gateway with a plain reverse proxy, and measure GetCredential."`
 	Clean cleanCmd `cmd:"" help:"Forget everything that was kept between runs."`
+
+	// What bench starts as processes of their own.
+	BenchBackend benchBackendCmd `cmd:"" hidden:""`
+	BenchProxy   benchProxyCmd   `cmd:"" hidden:""`
 }
 
 func main() {
