@@ -77,9 +77,9 @@ check-generated: generate tidy ## Fail when generating or tidying changes a comm
 	@tools/check-clean
 
 .PHONY: tidy
-tidy: ## Tidy every module
-	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy); done
+tidy: ## Tidy every module, and bring all to the workspace's versions
 	@go work sync
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy); done
 
 .PHONY: ci
 ci: ## What .ci/run runs

@@ -58,7 +58,7 @@ func (c *demoCmd) Run(ctx context.Context, f *flags) (err error) {
 	if err != nil {
 		return err
 	}
-	defer broker.Close()
+	defer func() { _ = broker.Close() }()
 	return demo.Run(ctx, demo.Config{
 		Stack: s, Broker: broker, Out: os.Stdout,
 		Account: browse.Account{Username: person.Username, Password: person.Password.Reveal()},
