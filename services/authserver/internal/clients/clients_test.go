@@ -55,6 +55,32 @@ func TestOnlyRedirectURIsThatLeadBackToTheClientCanBeRegistered(t *testing.T) {
 		{"https://clïent.example/", true, "character"},
 		{"https://client.example/\r\nSet-Cookie:a=b", true, "character"},
 		{"https://client.example/" + strings.Repeat("a", 2048), true, "longer"},
+		// What the consent page would show is not where the browser would go.
+		{"https://%D0%B0pple.com/cb", true, "percent-encoded host"},
+		{"https://apple.com%E2%80%AE/cb", true, "percent-encoded host"},
+		{"https://apple.com%C2%A0.evil.example/cb", true, "percent-encoded host"},
+		{"https://%EF%BD%81pple.com/cb", true, "percent-encoded host"},
+		{"https://apple%2Ecom/cb", true, "percent-encoded host"},
+		{"cursor://%D0%B0pple/cb", true, "percent-encoded host"},
+		{"http://[::1%25eth0]/cb", true, "percent-encoded host"},
+		{"https://apple.com,evil.example/cb", true, "letters, digits"},
+		{"https://apple.com;evil.example/cb", true, "letters, digits"},
+		{"https://apple.com'evil.example/cb", true, "letters, digits"},
+		{"https://[v1.x]/cb", true, "not a URI"},
+		{"https://xn--pple-43d.com/cb%20x?a=%D0%B0", true, ""},
+		{"https://[2001:db8::1]:8443/cb", true, ""},
+		{"https://CLIENT.example:8443/cb", true, ""},
+		{"ms-word:ofe|u|x", true, "character"},
+		{"ms-msdt:/id", true, "not for redirects"},
+		{"search-ms:query=x", true, "not for redirects"},
+		{"ssh://host/cb", true, "not for redirects"},
+		{"ldap://host/cb", true, "not for redirects"},
+		{"itms-services://x/cb", true, "not for redirects"},
+		{"android-app://x/cb", true, "not for redirects"},
+		{"chrome-extension://abcdef/cb", true, "not for redirects"},
+		{"feed:https://x", true, "not for redirects"},
+		{"vscode-insiders://vendor.extension/cb", true, ""},
+		{"windsurf://vendor.extension/cb", true, ""},
 	}
 	for _, tt := range tests {
 		got := clients.CheckRedirectURI(tt.uri, tt.public)
@@ -215,18 +241,21 @@ func TestABadRegistrationSaysWhyAndLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestAClientThatOnlyReturnsToLoopbackIsKnownAsSuch(t *testing.T) {
+func TestAPersonIsShownTheHostThatTheBrowserGoesTo(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
-		uris []string
-		want bool
+	for uri, want := range map[string]struct {
+		place    string
+		loopback bool
 	}{
-		{[]string{"http://localhost/cb", "http://127.0.0.1:1/cb"}, true},
-		{[]string{"http://localhost/cb", "https://client.example/cb"}, false},
-		{[]string{"cursor://x/cb"}, false},
+		"https://Client.example/cb":     {"client.example", false},
+		"https://xn--pple-43d.com/cb":   {"xn--pple-43d.com", false},
+		"https://client.example:8443/x": {"client.example:8443", false},
+		"http://localhost:3000/cb":      {"localhost:3000", true},
+		"cursor://anysphere/cb":         {"cursor:", false},
+		"https://%D0%B0pple.com/cb":     {"an unknown place", false},
 	} {
-		if got := clients.OnlyLoopback(&store.Client{RedirectURIs: tt.uris}); got != tt.want {
-			t.Errorf("%v: %v", tt.uris, got)
+		if place, loopback := clients.ReturnsTo(uri); place != want.place || loopback != want.loopback {
+			t.Errorf("%s: %q, loopback %v", uri, place, loopback)
 		}
 	}
 }

@@ -1,12 +1,11 @@
 package clients
 
 import (
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-
-	"chatelaine.dev/services/authserver/internal/store"
 )
 
 // MaxRedirectURIs and MaxURIBytes bound a registration.
@@ -33,14 +32,27 @@ func CheckRedirectURI(raw string, public bool) string {
 			return "http is for loopback addresses only; use https"
 		}
 		return ""
-	case "javascript", "vbscript", "data", "file", "filesystem", "blob", "about", "ws", "wss", "ftp", "mailto", "tel",
-		"view-source", "chrome", "ms-appx", "intent", "jar", "resource", "urn":
-		return "the scheme " + u.Scheme + " is not for redirects"
 	}
-	if !public {
+	switch {
+	case notForRedirects(u.Scheme):
+		return "the scheme " + u.Scheme + " is not for redirects"
+	case !public:
 		return "a confidential client needs https"
 	}
 	return ""
+}
+
+// notForRedirects reports whether a scheme belongs to a browser or to a program of
+// the system that acts on what it is given: no application of a person has it.
+func notForRedirects(scheme string) bool {
+	switch scheme {
+	case "javascript", "vbscript", "data", "file", "filesystem", "blob", "about", "view-source", "chrome", "edge", "resource", "jar",
+		"ws", "wss", "ftp", "ftps", "sftp", "ssh", "telnet", "ldap", "ldaps", "smb", "nfs", "dav", "davs", "gopher", "rlogin", "urn",
+		"mailto", "tel", "sms", "smsto", "callto", "facetime", "facetime-audio", "feed", "news", "nntp",
+		"intent", "android-app", "shell", "search", "search-ms", "itms", "itmss":
+		return true
+	}
+	return strings.HasPrefix(scheme, "ms-") || strings.HasPrefix(scheme, "itms-") || strings.HasSuffix(scheme, "-extension")
 }
 
 func parseURI(raw string) (*url.URL, string) {
@@ -53,6 +65,8 @@ func parseURI(raw string) (*url.URL, string) {
 		return nil, "has a character that a URI does not have"
 	case strings.Contains(raw, "#"):
 		return nil, "has a fragment"
+	case strings.Contains(authority(raw), "%"):
+		return nil, "has a percent-encoded host: write it in ASCII (an internationalized name as xn--)"
 	}
 	u, err := url.Parse(raw)
 	switch {
@@ -66,6 +80,8 @@ func parseURI(raw string) (*url.URL, string) {
 		return nil, "has a wildcard"
 	case strings.HasSuffix(u.Host, ":"):
 		return nil, "has an empty port"
+	case !plainHost(u):
+		return nil, "has a host that is neither a name of letters, digits and hyphens nor an address"
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
@@ -73,6 +89,32 @@ func parseURI(raw string) (*url.URL, string) {
 		}
 	}
 	return u, ""
+}
+
+// authority returns the part between the slashes as it is written (RFC 3986,
+// section 3.2): the parser shows it decoded, browsers do not.
+func authority(raw string) string {
+	_, rest, found := strings.Cut(raw, "//")
+	if !found {
+		return ""
+	}
+	if end := strings.IndexAny(rest, "/?"); end >= 0 {
+		rest = rest[:end]
+	}
+	return rest
+}
+
+// plainHost reports whether a host is what it looks like: a name of letters, digits
+// and hyphens (RFC 1123, section 2.1) or an IP literal. The consent page shows it.
+func plainHost(u *url.URL) bool {
+	host := u.Hostname()
+	if strings.HasPrefix(u.Host, "[") {
+		addr, err := netip.ParseAddr(host)
+		return err == nil && addr.Is6() && addr.Zone() == ""
+	}
+	return !strings.ContainsFunc(host, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'
+	})
 }
 
 // loopbackHosts are the names of the loopback interface whose port is ignored.
@@ -108,18 +150,9 @@ func ReturnsTo(redirectURI string) (place string, loopback bool) {
 	case problem != "":
 		return "an unknown place", false
 	case isLoopback(u):
-		return u.Host, true
+		return strings.ToLower(u.Host), true
 	case u.Scheme == "https":
-		return u.Host, false
+		return strings.ToLower(u.Host), false
 	}
 	return u.Scheme + ":", false
-}
-
-// OnlyLoopback reports whether every redirect URI of a client is on the loopback
-// interface: any program on the person's machine can then pass for it.
-func OnlyLoopback(c *store.Client) bool {
-	return !slices.ContainsFunc(c.RedirectURIs, func(raw string) bool {
-		_, loopback := ReturnsTo(raw)
-		return !loopback
-	})
 }
