@@ -2,7 +2,9 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,14 +15,18 @@ import (
 )
 
 const (
-	batch       = 50
+	// batch is sent at once, so that a broker that hangs delays others by one call.
+	batch       = 8
 	callTimeout = 5 * time.Second
-	// lease is longer than a batch can take.
-	lease = batch*callTimeout + 30*time.Second
+	// noteTimeout bounds writing down what became of an end, also while stopping.
+	noteTimeout = 3 * time.Second
+	// lease is how long the ends of a replica that crashed wait for another one. It
+	// is longer than a batch can take.
+	lease = 15 * time.Second
 	// poll finds what other replicas left, and what became due.
 	poll       = time.Second
 	firstPause = time.Second
-	maxPause   = 5 * time.Minute
+	maxPause   = 15 * time.Second
 )
 
 // Store has the ends that are due.
@@ -64,7 +70,7 @@ func (s *Sender) Run(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			s.logger.WarnContext(ctx, "ended sessions could not be read", fault.Attr(err))
+			s.logger.WarnContext(ctx, "the outbox of ended sessions could not be read or written", fault.Attr(err))
 		}
 		if more && err == nil {
 			continue
@@ -78,29 +84,36 @@ func (s *Sender) Run(ctx context.Context) error {
 	}
 }
 
-// Flush sends one batch; more says that there may be another one due.
+// Flush sends one batch; more says that there may be another one due. What could
+// not be sent because ctx ended is due again at once, for another replica.
 func (s *Sender) Flush(ctx context.Context) (more bool, err error) {
 	ends, err := s.store.ClaimSessionEnds(ctx, batch, lease)
 	if err != nil {
 		return false, err
 	}
-	for _, end := range ends {
-		if err := s.send(ctx, end); err != nil {
-			return false, err
-		}
+	errs := make([]error, len(ends))
+	var sending sync.WaitGroup
+	for i, end := range ends {
+		sending.Go(func() { errs[i] = s.send(ctx, end) })
 	}
-	return len(ends) == batch, nil
+	sending.Wait()
+	return len(ends) == batch, errors.Join(errs...)
 }
 
+// send tells the broker of one end and notes how that went. Its error is the
+// store's: the lease brings the end back then.
 func (s *Sender) send(ctx context.Context, end store.SessionEnd) error {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := s.broker.EndSession(call, &brokerv1.EndSessionRequest{SessionId: end.SessionID, Reason: end.Reason})
-	if err == nil {
+	stopping := ctx.Err() != nil
+	ctx, cancelNote := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
+	defer cancelNote()
+	switch {
+	case err == nil:
 		return s.store.SessionEndDone(ctx, end.SessionID)
-	}
-	if ctx.Err() != nil {
-		return ctx.Err() // stopping: the lease brings it back
+	case stopping:
+		return s.store.RetrySessionEnd(ctx, end.SessionID, 0)
 	}
 	pause := pauseAfter(end.Attempts)
 	s.logger.WarnContext(ctx, "the broker was not told that a session has ended; trying again",
@@ -108,7 +121,8 @@ func (s *Sender) send(ctx context.Context, end store.SessionEnd) error {
 	return s.store.RetrySessionEnd(ctx, end.SessionID, pause)
 }
 
-// pauseAfter doubles from one second to five minutes.
+// pauseAfter doubles from one second to a quarter of a minute: a session that
+// should be over is alive all that time.
 func pauseAfter(attempts int) time.Duration {
 	return min(firstPause<<min(max(attempts-1, 0), 16), maxPause)
 }

@@ -26,15 +26,25 @@ func (s *Store) QueueSessionEnd(ctx context.Context, sessionID string, reason br
 	return postgres.Fault(err)
 }
 
-// ClaimSessionEnds takes up to limit ends that are due. Other replicas do not
-// see them before lease has passed, after which they are due again.
+// urgentEnds come before all others: somebody may be using a session that a thief
+// has, or that its client has given up.
+func urgentEnds() []int16 {
+	return []int16{
+		int16(brokerv1.SessionEndReason_SESSION_END_REASON_REFRESH_TOKEN_REUSED),
+		int16(brokerv1.SessionEndReason_SESSION_END_REASON_CODE_REPLAYED),
+		int16(brokerv1.SessionEndReason_SESSION_END_REASON_CLIENT_REVOKED),
+	}
+}
+
+// ClaimSessionEnds takes up to limit ends that are due, urgent ones first. Other
+// replicas do not see them before lease has passed, after which they are due again.
 func (s *Store) ClaimSessionEnds(ctx context.Context, limit int, lease time.Duration) ([]SessionEnd, error) {
 	rows, err := s.db(ctx).Query(ctx, `
 		UPDATE authserver.session_ends SET attempts = attempts + 1, next_attempt_at = now() + $2::interval
 		WHERE session_id IN (
 			SELECT session_id FROM authserver.session_ends WHERE next_attempt_at <= now()
-			ORDER BY next_attempt_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-		RETURNING session_id, reason, attempts`, limit, lease)
+			ORDER BY (reason = ANY ($3)) DESC, next_attempt_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+		RETURNING session_id, reason, attempts`, limit, lease, urgentEnds())
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}
