@@ -50,6 +50,8 @@ func (c *checker) auth(a resource[ExternalAuthSpec]) {
 	c.blocks(d, "spec", spec.Type, spec.Type, strategyBlocks(spec))
 	if spec.ExposeToClients && spec.Type != string(StrategyTokenExchange) {
 		c.report.errorf(d, "spec.exposeToClients", "is for type tokenExchange only: stored and static credentials are never handed out")
+	} else if spec.ExposeToClients {
+		c.report.warnf(d, "spec.exposeToClients", "is not supported by this version and is ignored: exchanged tokens go to the backend alone")
 	}
 	if spec.UpstreamInject == nil && spec.Type == string(StrategyUpstreamInject) && !c.report.reportedWithin(d, "spec.upstreamInject") {
 		c.report.add(SeverityError, "V-06", d, "spec.upstreamInject", "is required for type upstreamInject, with a providerName")

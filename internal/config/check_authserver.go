@@ -31,6 +31,9 @@ func (c *checker) authServer(d *document, a *AuthServerConfig) {
 	c.url(d, path+".issuer", a.Issuer, rules)
 	c.url(d, path+".authorizationEndpointBaseUrl", a.AuthorizationEndpointBaseURL, rules)
 	for name, refs := range map[string][]SecretKeyRef{"signingKeySecretRefs": a.SigningKeySecretRefs, "hmacSecretRefs": a.HMACSecretRefs} {
+		if len(refs) == 0 && !c.report.reported(d, path+"."+name) {
+			c.report.warnf(d, path+"."+name, "names no secret: the authserver does not start without one, so that no replica makes up keys of its own")
+		}
 		if len(refs) > maxRotation {
 			c.report.errorf(d, path+"."+name, "has more than %d items", maxRotation)
 		}
@@ -51,6 +54,9 @@ func (c *checker) authServer(d *document, a *AuthServerConfig) {
 	if len(a.BaselineClientScopes) > 10 {
 		c.report.errorf(d, path+".baselineClientScopes", "has more than 10 items")
 	}
+	if i := slices.Index(a.BaselineClientScopes, "openid"); i >= 0 {
+		c.report.warnf(d, fmt.Sprintf("%s.baselineClientScopes[%d]", path, i), "openid is not granted: this deployment's authorization server issues no ID tokens to clients")
+	}
 	if a.AllowConfidentialClientRegistration && a.InsecureAllowHTTP {
 		c.report.errorf(d, path+".allowConfidentialClientRegistration", "cannot be combined with insecureAllowHTTP: clients' secrets would travel in the clear")
 	}
@@ -59,6 +65,9 @@ func (c *checker) authServer(d *document, a *AuthServerConfig) {
 			c.report.errorf(d, path+".cimd.cacheMaxSize", "must be from 1 to 65536")
 		}
 		c.duration(d, path+".cimd.cacheFallbackTtl", m.CacheFallbackTTL, time.Second, 24*time.Hour)
+		if m.Enabled {
+			c.report.warnf(d, path+".cimd.enabled", "is not supported by this version and is ignored: a client that names a metadata document is unknown; clients register themselves (RFC 7591)")
+		}
 	}
 	if a.ConnectionRetention != nil {
 		c.duration(d, path+".connectionRetention", *a.ConnectionRetention, 0, 8760*time.Hour)
@@ -142,7 +151,10 @@ func (c *checker) oidcProvider(d *document, path string, o *OIDCUpstream) {
 		c.report.errorf(d, path+".subjectClaim", "must be the name of a top-level claim: letters, digits and '_'")
 	}
 	c.userInfo(d, path+".userInfoOverride", o.UserInfoOverride, o.InsecureAllowHTTP)
-	c.client(d, path, o.ClientID, o.ClientSecretRef, o.DCRConfig, false)
+	if u := o.UserInfoOverride; u != nil && u.FieldMapping != nil && slices.ContainsFunc(u.FieldMapping.SubjectFields, func(f string) bool { return f != "sub" }) {
+		c.report.warnf(d, path+".userInfoOverride.fieldMapping.subjectFields", "is ignored: the id token says who logged in (see subjectClaim), and a login fails when the answer of this endpoint does not have the same sub")
+	}
+	c.client(d, path, o.ClientID, o.DCRConfig)
 	c.secret(d, path+".clientSecretRef", o.ClientSecretRef)
 	c.caBundle(d, path+".caBundleRef", o.CABundleRef)
 	c.parameters(d, path+".additionalAuthorizationParams", o.AdditionalAuthorizationParams, authorizationParameters())
@@ -155,7 +167,7 @@ func (c *checker) oauth2Provider(d *document, path string, o *OAuth2Upstream) {
 	c.url(d, path+".tokenEndpoint", o.TokenEndpoint, rules)
 	c.scopes(d, path+".scopes", o.Scopes)
 	c.userInfo(d, path+".userInfo", o.UserInfo, o.InsecureAllowHTTP)
-	c.client(d, path, o.ClientID, o.ClientSecretRef, o.DCRConfig, true)
+	c.client(d, path, o.ClientID, o.DCRConfig)
 	c.secret(d, path+".clientSecretRef", o.ClientSecretRef)
 	c.caBundle(d, path+".caBundleRef", o.CABundleRef)
 	c.parameters(d, path+".additionalAuthorizationParams", o.AdditionalAuthorizationParams, authorizationParameters())
@@ -163,7 +175,7 @@ func (c *checker) oauth2Provider(d *document, path string, o *OAuth2Upstream) {
 	switch method := o.TokenEndpointAuthMethod; {
 	case method == AuthMethodNone && o.ClientSecretRef != nil:
 		c.report.errorf(d, path+".tokenEndpointAuthMethod", "is none, but there is a clientSecretRef: remove one of them")
-	case method != "" && method != AuthMethodNone && o.ClientSecretRef == nil && o.DCRConfig == nil:
+	case method != "" && method != AuthMethodNone && o.ClientSecretRef == nil:
 		c.report.errorf(d, path+".tokenEndpointAuthMethod", "%s needs a clientSecretRef", method)
 	}
 	if m := o.TokenResponseMapping; m != nil {
@@ -175,49 +187,21 @@ func (c *checker) oauth2Provider(d *document, path string, o *OAuth2Upstream) {
 	}
 	if m := o.IdentityFromToken; m != nil {
 		at := path + ".identityFromToken"
-		c.jsonPath(d, at+".subjectPath", m.SubjectPath)
-		c.jsonPath(d, at+".namePath", m.NamePath)
-		c.jsonPath(d, at+".emailPath", m.EmailPath)
+		c.claimPath(d, at+".subjectPath", m.SubjectPath)
+		c.claimPath(d, at+".namePath", m.NamePath)
+		c.claimPath(d, at+".emailPath", m.EmailPath)
 		if o.UserInfo != nil {
 			c.report.warnf(d, path+".userInfo", "is not asked: identityFromToken tells who logged in")
 		}
 	}
 }
 
-// jsonPath checks a path of object keys.
-func (c *checker) jsonPath(d *document, path, value string) {
-	if value == "" || c.report.reported(d, path) {
-		return
-	}
-	if len(value) > 256 || strings.ContainsAny(value, "|@#*?\\!()[]{}\"' ") || slices.Contains(strings.Split(value, "."), "") {
-		c.report.errorf(d, path, "must be object keys joined by dots, such as authed_user.id; modifiers and wildcards are not supported")
-	}
-}
-
-func (c *checker) client(d *document, path, clientID string, ref *SecretKeyRef, dcr *DCR, needsEndpoint bool) {
+func (c *checker) client(d *document, path, clientID string, dcr *DCR) {
 	switch {
-	case clientID == "" && dcr == nil && !c.report.reported(d, path+".clientId"):
-		c.report.errorf(d, path+".clientId", "is required (or dcrConfig, to register a client)")
-	case clientID != "" && dcr != nil:
-		c.report.errorf(d, path+".dcrConfig", "cannot be combined with clientId: the one registers a client, the other names it")
-	case ref != nil && dcr != nil:
-		c.report.errorf(d, path+".clientSecretRef", "cannot be combined with dcrConfig: registration hands out the secret")
-	}
-	if dcr == nil {
-		return
-	}
-	at := path + ".dcrConfig"
-	switch {
-	case dcr.DiscoveryURL != "" && dcr.RegistrationEndpoint != "":
-		c.report.errorf(d, at+".discoveryUrl", "cannot be combined with registrationEndpoint")
-	case needsEndpoint && dcr.DiscoveryURL == "" && dcr.RegistrationEndpoint == "":
-		c.report.errorf(d, at, "needs discoveryUrl or registrationEndpoint")
-	}
-	c.url(d, at+".discoveryUrl", dcr.DiscoveryURL, urlRules{})
-	c.url(d, at+".registrationEndpoint", dcr.RegistrationEndpoint, urlRules{query: true})
-	c.secret(d, at+".initialAccessTokenRef", dcr.InitialAccessTokenRef)
-	if len(dcr.SoftwareStatement) > 16384 {
-		c.report.errorf(d, at+".softwareStatement", "is longer than 16384 bytes")
+	case dcr != nil:
+		c.report.errorf(d, path+".dcrConfig", "is not supported by this version: register the application at the provider by hand, with the redirect URI of this provider, and set clientId and (unless the client is a public one) clientSecretRef")
+	case clientID == "" && !c.report.reported(d, path+".clientId"):
+		c.report.errorf(d, path+".clientId", "is required")
 	}
 }
 

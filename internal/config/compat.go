@@ -84,9 +84,9 @@ func compatFields(t reflect.Type) map[string]compatField {
 			"storage": ignored("everything is kept in Postgres"), "tlsListener": ignored("TLS material is set by flags"),
 			"delegateClients": ignored(grants), "trustedIssuers": ignored(grants), "inboundGrants": ignored(grants),
 			"spiffeTrustDomains":                        ignored(grants),
-			"allowPrivateKeyJWTRegistration":            ignored("clients may always register with private_key_jwt"),
+			"allowPrivateKeyJWTRegistration":            ignored("clients cannot register with private_key_jwt"),
 			"insecureAllowConfidentialOverLoopbackHTTP": ignored("a loopback issuer needs no such permission"),
-			"forceConfidentialRedirectUris":             ignored("clients get the authentication method that they ask for"),
+			"forceConfidentialRedirectUris":             ignored("a client that registers as a public one gets no secret"),
 		}
 	case reflect.TypeFor[MCPOIDCConfigSpec]():
 		return map[string]compatField{

@@ -60,9 +60,10 @@ type AuthServer struct {
 	Issuer string
 	// AuthorizationBaseURL is where browsers reach `/oauth/authorize`; the issuer by default.
 	AuthorizationBaseURL string
-	// SigningKeys for access tokens, newest first. May be empty.
+	// SigningKeys for access tokens, newest first. When it is empty, the
+	// authserver does not start; the other services do not need them.
 	SigningKeys []secret.Ref
-	// HMACSecrets for codes and refresh tokens, newest first. May be empty.
+	// HMACSecrets for codes and refresh tokens, newest first; empty as above.
 	HMACSecrets []secret.Ref
 	// Lifespans of what it issues.
 	AccessTokenLifespan  time.Duration
@@ -78,7 +79,8 @@ type AuthServer struct {
 	AllowConfidentialClients bool
 	// AllowHTTP permits plain http for the issuer beyond loopback addresses.
 	AllowHTTP bool
-	// CIMD configures Client ID Metadata Documents.
+	// CIMD configures Client ID Metadata Documents, which this version does not
+	// support: the report warns where Enabled is set.
 	CIMD CIMDSettings
 	// ConnectionRetention is how long a connection outlives its last session.
 	ConnectionRetention time.Duration
@@ -128,7 +130,7 @@ type Provider struct {
 	Primary bool
 	// Optional providers may be skipped.
 	Optional bool
-	// ClientID at the provider. Empty when DCR is set.
+	// ClientID at the provider.
 	ClientID string
 	// ClientSecret is nil for a public client.
 	ClientSecret *secret.Ref `json:",omitempty"`
@@ -149,7 +151,7 @@ type Provider struct {
 	OIDC *OIDCProvider `json:",omitempty"`
 	// OAuth2 is set for ProviderOAuth2.
 	OAuth2 *OAuth2Provider `json:",omitempty"`
-	// DCR is set when the client registers itself at the provider.
+	// DCR is always nil: a set with dcrConfig is refused.
 	DCR *DCRSettings `json:",omitempty"`
 	// CABundle to trust beside the system's roots, or nil.
 	CABundle *secret.Ref `json:",omitempty"`
@@ -185,17 +187,21 @@ type OAuth2Provider struct {
 	Identity *IdentityPaths `json:",omitempty"`
 }
 
-// TokenResponsePaths are paths of object keys joined by dots. None is empty.
+// TokenResponsePaths are paths of object keys joined by dots ("\." is a dot
+// inside a key). None is empty.
 type TokenResponsePaths struct {
 	AccessToken, RefreshToken, Scope, ExpiresIn string
 }
 
-// IdentityPaths are paths of object keys joined by dots. Name and Email may be empty.
+// IdentityPaths are paths of object keys joined by dots or bars; the key
+// @upstreamjwt stands for the payload of the JWT that precedes it, and "\."
+// for a dot inside a key. Name and Email may be empty.
 type IdentityPaths struct {
 	Subject, Name, Email string
 }
 
-// UserInfoRequest says how to ask who logged in. The field lists are never empty.
+// UserInfoRequest says how to ask who logged in. The field lists are never
+// empty. SubjectFields count for OAuth2 alone: with OIDC, the id token has the subject.
 type UserInfoRequest struct {
 	URL                                    string
 	Method                                 string
@@ -203,16 +209,9 @@ type UserInfoRequest struct {
 	SubjectFields, NameFields, EmailFields []string
 }
 
-// DCRSettings registers a client at an upstream provider.
-type DCRSettings struct {
-	// DiscoveryURL and RegistrationEndpoint: at most one is set; with neither,
-	// the OIDC provider's own discovery names the endpoint.
-	DiscoveryURL         string
-	RegistrationEndpoint string
-	InitialAccessToken   *secret.Ref `json:",omitempty"`
-	SoftwareID           string
-	SoftwareStatement    string
-}
+// DCRSettings would register a client at an upstream provider. This version
+// does not.
+type DCRSettings struct{}
 
 // Backend is an MCP server behind the gateway.
 type Backend struct {
@@ -320,7 +319,8 @@ type TokenExchangeStrategy struct {
 	Parameters map[string]string `json:",omitempty"`
 	// AllowHTTP permits plain http beyond loopback addresses.
 	AllowHTTP bool
-	// ExposeToClients lets operators fetch such tokens from the broker.
+	// ExposeToClients lets operators fetch such tokens from the broker, which
+	// this version does not support: the report warns where it is set.
 	ExposeToClients bool
 }
 

@@ -16,7 +16,7 @@ func (b *builder) authServer(a *AuthServerConfig) *AuthServer {
 		Issuer: a.Issuer, AuthorizationBaseURL: authorizationBase(a),
 		SigningKeys: secretRefs(a.SigningKeySecretRefs), HMACSecrets: secretRefs(a.HMACSecretRefs),
 		AccessTokenLifespan: defaultAccessLifespan, RefreshTokenLifespan: defaultRefreshLifespan, AuthCodeLifespan: defaultCodeLifespan,
-		BaselineClientScopes:     append([]string{}, a.BaselineClientScopes...),
+		BaselineClientScopes:     slices.DeleteFunc(append([]string{}, a.BaselineClientScopes...), func(s string) bool { return s == "openid" }),
 		AllowConfidentialClients: a.AllowConfidentialClientRegistration,
 		AllowHTTP:                a.InsecureAllowHTTP,
 		CIMD:                     CIMDSettings{CacheMaxSize: defaultCIMDCache, CacheFallbackTTL: defaultCIMDTTL},
@@ -118,9 +118,22 @@ func (b *builder) primaryRules(p *UpstreamProvider, resolved *Provider, i int) {
 	case p.OAuth2Config == nil:
 	case !resolved.HasIdentity():
 		v09(path+".oauth2Config", "the primary provider has no stable subject: add userInfo (or identityFromToken) that says who logged in, or make another provider the primary one")
-	case resolved.UserInfo != nil && !slices.ContainsFunc(resolved.UserInfo.SubjectFields, func(f string) bool { return !mutable(f) }):
-		v09(path+".oauth2Config.userInfo.fieldMapping.subjectFields", "%s can change and be given to somebody else, so that it does not identify a user; use a field that never changes, such as id", oneOf(resolved.UserInfo.SubjectFields))
+	case resolved.OAuth2.Identity != nil:
+		if subject := resolved.OAuth2.Identity.Subject; mutablePath(subject) {
+			v09(path+".oauth2Config.identityFromToken.subjectPath", "%s can change and be given to somebody else, so that it does not identify a user; use a value that never changes, such as an id", show(subject))
+		}
+	default:
+		if i := slices.IndexFunc(resolved.UserInfo.SubjectFields, mutablePath); i >= 0 {
+			v09(path+".oauth2Config.userInfo.fieldMapping.subjectFields", "%s can change and be given to somebody else, so that it does not identify a user; use fields that never change, such as id", show(resolved.UserInfo.SubjectFields[i]))
+		}
 	}
+}
+
+// mutablePath reports whether what a path leads to is known to be renamed or
+// reassigned.
+func mutablePath(path string) bool {
+	keys := jsonKeys(path)
+	return mutable(keys[len(keys)-1])
 }
 
 // mutable reports whether a claim is known to be renamed or reassigned.
@@ -134,7 +147,7 @@ func resolveProvider(p *UpstreamProvider, name string) Provider {
 	case p.OIDCConfig != nil:
 		o := p.OIDCConfig
 		r.ClientID, r.ClientSecret = o.ClientID, secretRef(o.ClientSecretRef)
-		if r.ClientSecret == nil && o.DCRConfig == nil {
+		if r.ClientSecret == nil {
 			r.AuthMethod = AuthMethodNone
 		}
 		r.Scopes = append([]string{}, o.Scopes...)
@@ -142,19 +155,19 @@ func resolveProvider(p *UpstreamProvider, name string) Provider {
 			r.Scopes = []string{"openid", "offline_access"}
 		}
 		r.AuthorizationParams, r.TokenParams = o.AdditionalAuthorizationParams, o.AdditionalTokenParams
-		r.UserInfo, r.DCR, r.CABundle = userInfoRequest(o.UserInfoOverride), dcrSettings(o.DCRConfig), caBundle(o.CABundleRef)
+		r.UserInfo, r.CABundle = userInfoRequest(o.UserInfoOverride), caBundle(o.CABundleRef)
 		r.AllowPrivateIPs, r.AllowHTTP = o.AllowPrivateIPs, o.InsecureAllowHTTP
 		r.OIDC = &OIDCProvider{Issuer: o.IssuerURL, SubjectClaim: cmp.Or(o.SubjectClaim, "sub")}
 	case p.OAuth2Config != nil:
 		o := p.OAuth2Config
 		r.ClientID, r.ClientSecret = o.ClientID, secretRef(o.ClientSecretRef)
 		r.AuthMethod = cmp.Or(o.TokenEndpointAuthMethod, AuthMethodPost)
-		if o.ClientSecretRef == nil && o.DCRConfig == nil {
+		if o.ClientSecretRef == nil {
 			r.AuthMethod = AuthMethodNone
 		}
 		r.Scopes = append([]string{}, o.Scopes...)
 		r.AuthorizationParams, r.TokenParams = o.AdditionalAuthorizationParams, o.AdditionalTokenParams
-		r.DCR, r.CABundle = dcrSettings(o.DCRConfig), caBundle(o.CABundleRef)
+		r.CABundle = caBundle(o.CABundleRef)
 		r.AllowPrivateIPs, r.AllowHTTP = o.AllowPrivateIPs, o.InsecureAllowHTTP
 		r.OAuth2 = &OAuth2Provider{
 			AuthorizationEndpoint: o.AuthorizationEndpoint, TokenEndpoint: o.TokenEndpoint,
@@ -198,14 +211,4 @@ func orDefault(list []string, fallback string) []string {
 		return []string{fallback}
 	}
 	return list
-}
-
-func dcrSettings(d *DCR) *DCRSettings {
-	if d == nil {
-		return nil
-	}
-	return &DCRSettings{
-		DiscoveryURL: d.DiscoveryURL, RegistrationEndpoint: d.RegistrationEndpoint,
-		InitialAccessToken: secretRef(d.InitialAccessTokenRef), SoftwareID: d.SoftwareID, SoftwareStatement: d.SoftwareStatement,
-	}
 }

@@ -160,12 +160,18 @@ func (b *builder) strategyRules(a *resource[ExternalAuthSpec]) {
 	if spec.TokenExchange == nil {
 		return
 	}
+	b.exchangeRules(a)
+}
+
+func (b *builder) exchangeRules(a *resource[ExternalAuthSpec]) {
 	const path = "spec.tokenExchange.subjectProviderName"
+	doc, spec, server := a.doc, a.Spec, b.server.Spec.AuthServerConfig
 	switch name := spec.TokenExchange.SubjectProviderName; {
 	case name != "" && server == nil:
 		b.report.add(SeverityError, "V-02", doc, path, "%s does not exist: there are no providers without spec.authServerConfig in VirtualMCPServer %s", show(name), b.server.doc.name)
 	case name != "":
 		b.providerExists(doc, path, name)
+		b.idTokenExists(doc, spec.TokenExchange)
 	case b.d.Mode == ModeAuthServer:
 		b.report.add(SeverityWarning, "V-03", doc, path, "is not set, so that a token signed by %s is exchanged: the token service must trust that issuer. To exchange a provider's token, name the provider (ToolHive would take the first)", show(server.Issuer))
 	case b.d.Mode == ModeExternalIssuer:
@@ -181,7 +187,20 @@ func (b *builder) providerExists(doc *document, path, name string) {
 		b.report.add(SeverityError, "V-02", doc, path, "%s is not a provider of VirtualMCPServer %s (%s)%s", show(name), b.server.doc.name, listed(names), didYouMean(name, names))
 		return
 	}
-	if a.DisableUpstreamTokenInjection {
+	if a.DisableUpstreamTokenInjection && b.used[doc.name] {
 		b.report.errorf(b.server.doc, authServerPath+".disableUpstreamTokenInjection", "is true, but MCPExternalAuthConfig %s uses the token of provider %s", doc.name, name)
+	}
+}
+
+// idTokenExists refuses an exchange that could never happen: an id token is kept
+// when it was verified, which takes a provider of type oidc.
+func (b *builder) idTokenExists(doc *document, t *TokenExchange) {
+	if !strings.HasSuffix(t.SubjectTokenType, "id_token") {
+		return
+	}
+	a := b.server.Spec.AuthServerConfig
+	i := slices.Index(providerNames(a), t.SubjectProviderName)
+	if i >= 0 && a.UpstreamProviders[i].Type == string(ProviderOAuth2) {
+		b.report.errorf(doc, "spec.tokenExchange.subjectTokenType", "is id_token, but provider %s is of type oauth2, which has none: use access_token", t.SubjectProviderName)
 	}
 }

@@ -9,10 +9,10 @@ type AuthServerConfig struct {
 	// endpoint when that differs from the issuer.
 	AuthorizationEndpointBaseURL string `yaml:"authorizationEndpointBaseUrl"`
 	// SigningKeySecretRefs name the keys that sign access tokens (PEM, PKCS#8,
-	// EC P-256), newest first. At most five.
+	// EC P-256), newest first. At most five; the authserver needs one.
 	SigningKeySecretRefs []SecretKeyRef `yaml:"signingKeySecretRefs"`
 	// HMACSecretRefs name the secrets behind codes and refresh tokens (at least
-	// 32 random bytes, base64 text), newest first. At most five.
+	// 32 random bytes, base64 text), newest first. At most five; the authserver needs one.
 	HMACSecretRefs []SecretKeyRef `yaml:"hmacSecretRefs"`
 	// TokenLifespans says how long tokens live.
 	TokenLifespans *TokenLifespans `yaml:"tokenLifespans"`
@@ -28,12 +28,14 @@ type AuthServerConfig struct {
 	// address. For development only.
 	InsecureAllowHTTP bool `yaml:"insecureAllowHTTP"`
 	// BaselineClientScopes are granted to every client that registers, beside
-	// those that it asks for. At most ten.
+	// those that it asks for. At most ten. `openid` is warned about and not
+	// granted: there are no ID tokens for clients.
 	BaselineClientScopes []string `yaml:"baselineClientScopes" format:"scope"`
 	// AllowConfidentialClientRegistration permits clients that register
 	// themselves to get a secret.
 	AllowConfidentialClientRegistration bool `yaml:"allowConfidentialClientRegistration"`
-	// CIMD configures clients that are identified by the URL of a metadata document.
+	// CIMD configures clients that are identified by the URL of a metadata
+	// document. Not supported by this version: a warning when it is enabled.
 	CIMD *CIMD `yaml:"cimd"`
 	// ConnectionRetention is how long a connection that no session uses is kept
 	// before it is revoked upstream and erased. Default `168h`, at most `8760h`.
@@ -55,7 +57,7 @@ type TokenLifespans struct {
 
 // CIMD configures Client ID Metadata Documents.
 type CIMD struct {
-	// Enabled accepts an `https` URL as a client id.
+	// Enabled would accept an `https` URL as a client id. Not supported: a warning.
 	Enabled bool `yaml:"enabled"`
 	// CacheMaxSize is how many documents are remembered, from 1 to 65536. Default `256`.
 	CacheMaxSize int `yaml:"cacheMaxSize" default:"256"`
@@ -86,7 +88,7 @@ type UpstreamProvider struct {
 type OIDCUpstream struct {
 	// IssuerURL of the provider; its endpoints are discovered.
 	IssuerURL string `yaml:"issuerUrl" required:"true"`
-	// ClientID at the provider. Exactly one of `clientId` and `dcrConfig` is set.
+	// ClientID at the provider, where the application was registered by hand. Required.
 	ClientID string `yaml:"clientId"`
 	// ClientSecretRef names the client's secret. A public client has none.
 	ClientSecretRef *SecretKeyRef `yaml:"clientSecretRef"`
@@ -95,7 +97,8 @@ type OIDCUpstream struct {
 	RedirectURI string `yaml:"redirectUri"`
 	// Scopes to ask for, `openid` among them. Default `[openid, offline_access]`.
 	Scopes []string `yaml:"scopes" format:"scope"`
-	// UserInfoOverride asks a userinfo endpoint other than the discovered one.
+	// UserInfoOverride asks a userinfo endpoint other than the discovered one
+	// for name and e-mail address. Its answer must have the `sub` of the id token.
 	UserInfoOverride *UserInfo `yaml:"userInfoOverride"`
 	// AdditionalAuthorizationParams are added to the authorization request, such
 	// as `access_type: offline`.
@@ -104,7 +107,7 @@ type OIDCUpstream struct {
 	AdditionalTokenParams map[string]string `yaml:"additionalTokenParams"`
 	// SubjectClaim is the id token's claim that identifies the user. Default `sub`.
 	SubjectClaim string `yaml:"subjectClaim" default:"sub"`
-	// DCRConfig registers a client at the provider instead of naming one.
+	// DCRConfig would register a client at the provider. Not supported: an error.
 	DCRConfig *DCR `yaml:"dcrConfig"`
 	// CABundleRef names certificates to trust beside the system's.
 	CABundleRef *CABundleRef `yaml:"caBundleRef"`
@@ -122,7 +125,7 @@ type OAuth2Upstream struct {
 	TokenEndpoint string `yaml:"tokenEndpoint" required:"true"`
 	// UserInfo says how to learn who logged in.
 	UserInfo *UserInfo `yaml:"userInfo"`
-	// ClientID at the provider. Exactly one of `clientId` and `dcrConfig` is set.
+	// ClientID at the provider, where the application was registered by hand. Required.
 	ClientID string `yaml:"clientId"`
 	// ClientSecretRef names the client's secret. A public client has none.
 	ClientSecretRef *SecretKeyRef `yaml:"clientSecretRef"`
@@ -142,7 +145,7 @@ type OAuth2Upstream struct {
 	AdditionalAuthorizationParams map[string]string `yaml:"additionalAuthorizationParams"`
 	// AdditionalTokenParams are added to token requests, such as `resource`.
 	AdditionalTokenParams map[string]string `yaml:"additionalTokenParams"`
-	// DCRConfig registers a client at the provider instead of naming one.
+	// DCRConfig would register a client at the provider. Not supported: an error.
 	DCRConfig *DCR `yaml:"dcrConfig"`
 	// CABundleRef names certificates to trust beside the system's.
 	CABundleRef *CABundleRef `yaml:"caBundleRef"`
@@ -152,11 +155,10 @@ type OAuth2Upstream struct {
 	InsecureAllowHTTP bool `yaml:"insecureAllowHTTP"`
 }
 
-// DCR registers a client at an upstream provider (RFC 7591).
+// DCR would register a client at an upstream provider (RFC 7591). Not supported
+// by this version: an error.
 type DCR struct {
-	// DiscoveryURL of the document that names the registration endpoint. An
-	// `oauth2` provider sets exactly one of this and `registrationEndpoint`; an
-	// `oidc` provider may omit both.
+	// DiscoveryURL of the document that names the registration endpoint.
 	DiscoveryURL string `yaml:"discoveryUrl"`
 	// RegistrationEndpoint to use without discovery.
 	RegistrationEndpoint string `yaml:"registrationEndpoint"`
@@ -182,7 +184,8 @@ type UserInfo struct {
 
 // FieldMapping names fields of a userinfo answer. The first one with a value counts.
 type FieldMapping struct {
-	// SubjectFields identify the user. Default `[sub]`.
+	// SubjectFields identify the user. Default `[sub]`. Only for type `oauth2`:
+	// with type `oidc`, `subjectClaim` of the id token does.
 	SubjectFields []string `yaml:"subjectFields"`
 	// NameFields are shown to people. Default `[name]`.
 	NameFields []string `yaml:"nameFields"`
@@ -191,7 +194,7 @@ type FieldMapping struct {
 }
 
 // TokenResponseMapping says where a token response has its fields, as paths of
-// object keys joined by dots.
+// object keys joined by dots. `\.` is a dot inside a key.
 type TokenResponseMapping struct {
 	// AccessTokenPath, such as `authed_user.access_token`.
 	AccessTokenPath string `yaml:"accessTokenPath" required:"true"`
@@ -204,7 +207,8 @@ type TokenResponseMapping struct {
 }
 
 // IdentityFromToken says where a token response has the identity, as paths of
-// object keys joined by dots.
+// object keys joined by dots. `\.` is a dot inside a key. A JWT in the response
+// can be looked into: `access_token|@upstreamjwt|sub`.
 type IdentityFromToken struct {
 	// SubjectPath identifies the user, such as `authed_user.id`.
 	SubjectPath string `yaml:"subjectPath" required:"true"`

@@ -13,8 +13,8 @@ type ExternalAuthSpec struct {
 	// Type of the strategy. `xaa`, `obo` and `awsSts` are read and checked, and
 	// refused for a backend: this version does not implement them.
 	Type string `yaml:"type" required:"true" enum:"upstreamInject,tokenExchange,headerInjection,bearerToken,unauthenticated,xaa,obo,awsSts,embeddedAuthServer"`
-	// ExposeToClients lets operators fetch tokens of this configuration from the
-	// broker's exchange interface. Only for type `tokenExchange`.
+	// ExposeToClients would let operators fetch tokens of this configuration from
+	// the broker. Only for type `tokenExchange`. Not supported by this version: a warning.
 	ExposeToClients bool `yaml:"exposeToClients"`
 	// UpstreamInject sends the stored access token of a provider.
 	UpstreamInject *UpstreamInject `yaml:"upstreamInject"`
@@ -54,7 +54,7 @@ type TokenExchange struct {
 	// Scopes to ask for.
 	Scopes []string `yaml:"scopes" format:"scope"`
 	// SubjectTokenType is `access_token` (the default), `id_token` or `jwt`, or
-	// the full URN of one of them.
+	// the full URN of one of them. Only a provider of type `oidc` has an `id_token`.
 	SubjectTokenType string `yaml:"subjectTokenType" enum:"access_token,id_token,jwt,urn:ietf:params:oauth:token-type:access_token,urn:ietf:params:oauth:token-type:id_token,urn:ietf:params:oauth:token-type:jwt"`
 	// SubjectProviderName is the provider whose stored token is exchanged.
 	// Without it, a token of the authorization server itself is, and the token
