@@ -68,6 +68,8 @@ type keySet struct {
 	attempted time.Time // last attempt
 	failure   error     // of the last attempt
 	fetching  bool      // a fetch is on its way
+	begun     uint64    // number of the last fetch that began
+	answered  uint64    // number of the last fetch that succeeded
 	unknown   map[string]time.Time
 }
 
@@ -78,7 +80,8 @@ func newKeySet(cfg Config) *keySet {
 // find returns the keys that may have signed a token with this header.
 func (s *keySet) find(ctx context.Context, kid, alg string) ([]any, uint64, error) {
 	keys, generation := s.lookup(kid, alg)
-	if s.wants(kid, len(keys) > 0) {
+	wait, begun := s.wants(kid, len(keys) > 0)
+	if wait {
 		// One fetch for all that wait. It is not this caller's: another one may
 		// need it after this one has gone.
 		result := s.flight.DoChan("", func() (any, error) {
@@ -97,7 +100,7 @@ func (s *keySet) find(ctx context.Context, kid, alg string) ([]any, uint64, erro
 	if len(keys) > 0 {
 		return keys, generation, nil
 	}
-	return nil, 0, s.missing(kid)
+	return nil, 0, s.missing(kid, begun)
 }
 
 // lookup returns what is there now, and of which generation it is.
@@ -114,13 +117,14 @@ func (s *keySet) lookup(kid, alg string) (keys []any, generation uint64) {
 
 // wants decides whether to wait for a fetch: one that is due, or, without a key,
 // one that is on its way. With a key nobody waits for another caller's fetch.
-func (s *keySet) wants(kid string, known bool) bool {
+// begun numbers the last fetch that began before the caller came.
+func (s *keySet) wants(kid string, known bool) (wait bool, begun uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fetching {
-		return !known
+		return !known, s.begun
 	}
-	return s.due(kid, known)
+	return s.due(kid, known), s.begun
 }
 
 // begin claims a fetch unless somebody made one since wants was asked.
@@ -131,6 +135,7 @@ func (s *keySet) begin(kid string, known bool) bool {
 		return false
 	}
 	s.fetching, s.attempted = true, s.cfg.Now()
+	s.begun++
 	return true
 }
 
@@ -151,22 +156,32 @@ func (s *keySet) due(kid string, known bool) bool {
 	return !negative || now.After(until) || s.failure != nil
 }
 
-// missing says why there is no key: nobody can tell, or the token is bad.
-func (s *keySet) missing(kid string) error {
+// missing says why there is no key: nobody can tell, or the token is bad. Only a
+// fetch that began after the caller came (later than begun) proves that the
+// issuer does not have the key: an older answer may have been given just before
+// the issuer published it.
+func (s *keySet) missing(kid string, begun uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failure != nil || s.fetched.IsZero() {
-		return fault.Wrap(fault.Unavailable, s.failure, "the issuer's keys cannot be fetched").
-			WithReason(ReasonKeys).WithRetryAfter(retryAfter)
+		return unavailable(s.failure, "the issuer's keys cannot be fetched")
 	}
 	now := s.cfg.Now()
-	if len(s.unknown) >= maxUnknown {
-		clear(s.unknown)
-	}
-	if _, ok := s.unknown[kid]; !ok || now.After(s.unknown[kid]) {
+	until, negative := s.unknown[kid]
+	if !negative || now.After(until) {
+		if s.answered <= begun {
+			return unavailable(nil, "the access token's key is not known yet, and the issuer was asked a moment ago")
+		}
+		if len(s.unknown) >= maxUnknown {
+			clear(s.unknown)
+		}
 		s.unknown[kid] = now.Add(unknownFor)
 	}
 	return reject(ReasonSignature, "the access token is signed with an unknown key")
+}
+
+func unavailable(cause error, msg string) error {
+	return fault.Wrap(fault.Unavailable, cause, msg).WithReason(ReasonKeys).WithRetryAfter(retryAfter)
 }
 
 // refresh fetches and keeps the old keys when that fails.
@@ -186,7 +201,7 @@ func (s *keySet) refresh(ctx context.Context) {
 		s.jwksURL = "" // it may have moved: discover again
 		return
 	}
-	s.fetched, s.jwksURL = s.cfg.Now(), url
+	s.fetched, s.jwksURL, s.answered = s.cfg.Now(), url, s.begun // one fetch at a time
 	if !sameKeys(s.keys, keys) {
 		s.keys = keys
 		s.generation.Add(1)

@@ -81,30 +81,49 @@ func TestForgedKeyNamesCannotMakeUsHammerTheIssuer(t *testing.T) {
 	i, c := newIssuer(t), newClock()
 	v := verifier(t, i, c, nil)
 	i.newKey("k1", true)
-	forge := func(kid string) {
+	forge := func(kid, want string) {
 		t.Helper()
 		raw := accessToken(t, i.newKey(kid, false), i.claims(c.Now(), nil))
-		if _, err := v.Verify(t.Context(), raw, resource); fault.ReasonOf(err) != bearer.ReasonSignature {
-			t.Errorf("%s: %v", kid, fault.Detail(err))
+		if _, err := v.Verify(t.Context(), raw, resource); fault.ReasonOf(err) != want {
+			t.Errorf("%s: %v, want %s", kid, fault.Detail(err), want)
 		}
 	}
-	for n := range 50 {
-		forge(fmt.Sprint("forged-", n))
+	forge("forged-0", bearer.ReasonSignature)
+	for n := range 50 { // nobody can tell without another fetch
+		forge(fmt.Sprint("forged-", n+1), bearer.ReasonKeys)
 	}
 	if n := i.fetches.Load(); n != 1 {
 		t.Errorf("%d fetches for names made up within a moment", n)
 	}
 	for range 10 { // the same name again, each time after the rate limit
 		c.advance(6 * time.Second)
-		forge("forged-0")
+		forge("forged-0", bearer.ReasonSignature)
 	}
 	if n := i.fetches.Load(); n != 1 {
 		t.Errorf("%d fetches for one name in a minute", n)
 	}
 	c.advance(6 * time.Second)
-	forge("forged-0")
+	forge("forged-0", bearer.ReasonSignature)
 	if n := i.fetches.Load(); n != 2 {
 		t.Errorf("%d fetches: a name is never looked for again", n)
+	}
+}
+
+func TestAKeyThatIsPublishedRightAfterAFetchIsNotRefusedForAMinute(t *testing.T) {
+	t.Parallel()
+	i, c := newIssuer(t), newClock()
+	v, old := verifier(t, i, c, nil), i.newKey("k1", true)
+	if _, err := v.Verify(t.Context(), accessToken(t, old, i.claims(c.Now(), nil)), resource); err != nil {
+		t.Fatal(err)
+	}
+	raw := accessToken(t, i.newKey("k2", true), i.claims(c.Now(), nil))
+	_, err := v.Verify(t.Context(), raw, resource)
+	if f := fault.From(err); err == nil || f.Kind != fault.Unavailable || f.Reason != bearer.ReasonKeys || f.RetryAfter <= 0 {
+		t.Fatalf("within the rate limit: %s", fault.Detail(err))
+	}
+	c.advance(fault.From(err).RetryAfter)
+	if _, err := v.Verify(t.Context(), raw, resource); err != nil {
+		t.Errorf("when told to try again: %s", fault.Detail(err))
 	}
 }
 

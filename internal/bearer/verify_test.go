@@ -57,6 +57,10 @@ func TestBadTokensAreRefusedWithTheirReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := accessToken(t, key, i.claims(now, nil))
+	// The first token makes the keys be fetched: only that tells unknown from new.
+	if _, err := v.Verify(t.Context(), accessToken(t, unknown, i.claims(now, nil)), resource); fault.ReasonOf(err) != bearer.ReasonSignature {
+		t.Fatal(fault.Detail(err))
+	}
 	parts := strings.Split(good, ".")
 	withClaims := func(changes map[string]any) string { return accessToken(t, key, i.claims(now, changes)) }
 	withType := func(typ any) string {
