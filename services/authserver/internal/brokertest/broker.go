@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -36,11 +37,14 @@ type Broker struct {
 	down      error
 	redeem    error
 	calls     map[string]int
+	life      time.Duration
+	nameAs    string
 }
 
 type session struct {
 	clientID, userID string
 	state            string // pending, active, ended
+	locked           bool
 	reason           brokerv1.SessionEndReason
 	links            map[string]brokerv1.SessionLinkState
 	skips            map[string]brokerv1.SkipReason
@@ -55,7 +59,7 @@ type upstreamCode struct {
 func New(providers ...*brokerv1.Provider) *Broker {
 	return &Broker{
 		providers: providers, sessions: map[string]*session{}, codes: map[string]upstreamCode{},
-		accounts: map[string]string{}, calls: map[string]int{},
+		accounts: map[string]string{}, calls: map[string]int{}, life: SessionLife,
 	}
 }
 
@@ -189,6 +193,27 @@ func (b *Broker) EndNow(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sessions[id].state, b.sessions[id].reason = "ended", brokerv1.SessionEndReason_SESSION_END_REASON_OPERATOR
+}
+
+// Lock locks an active session, or unlocks it, as an operator does.
+func (b *Broker) Lock(id string, locked bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sessions[id].locked = locked
+}
+
+// EndsIn makes sessions end that long after they are activated or touched.
+func (b *Broker) EndsIn(life time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.life = life
+}
+
+// NameAs makes ActivateSession name another user than the chain had.
+func (b *Broker) NameAs(userID string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.nameAs = userID
 }
 
 func (b *Broker) provider(name string) *brokerv1.Provider {
@@ -337,7 +362,9 @@ func (b *Broker) ActivateSession(_ context.Context, in *brokerv1.ActivateSession
 		}
 	}
 	s.state = "active"
-	return &brokerv1.ActivateSessionResponse{UserId: s.userID, ExpiresAt: timestamppb.New(time.Now().Add(SessionLife)), Links: b.links(s)}, nil
+	return &brokerv1.ActivateSessionResponse{
+		UserId: cmp.Or(b.nameAs, s.userID), ExpiresAt: timestamppb.New(time.Now().Add(b.life)), Links: b.links(s),
+	}, nil
 }
 
 // TouchSession implements LoginServiceServer.
@@ -353,7 +380,10 @@ func (b *Broker) TouchSession(_ context.Context, in *brokerv1.TouchSessionReques
 	if s.state != "active" || s.clientID != in.GetClientId() {
 		return nil, fault.New(fault.Precondition, "the session has ended").WithReason("SESSION_ENDED")
 	}
-	return &brokerv1.TouchSessionResponse{ExpiresAt: timestamppb.New(time.Now().Add(SessionLife))}, nil
+	if s.locked {
+		return nil, fault.New(fault.Precondition, "the session is locked").WithReason("SESSION_LOCKED")
+	}
+	return &brokerv1.TouchSessionResponse{ExpiresAt: timestamppb.New(time.Now().Add(b.life))}, nil
 }
 
 // EndSession implements LoginServiceServer.

@@ -2,7 +2,12 @@ package grants
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
 	"net/http"
+	"net/url"
+	"time"
 
 	"github.com/ory/fosite"
 
@@ -40,7 +45,7 @@ type replayGuard struct {
 func (h *replayGuard) HandleTokenEndpointRequest(ctx context.Context, r fosite.AccessRequester) error {
 	code := r.GetRequestForm().Get("code")
 	signature := h.hmac.AuthorizeCodeSignature(ctx, code)
-	// The expiry is fosite's to check; this is whether the code is ours at all.
+	// Whether the code is ours at all.
 	if err := h.hmac.Enigma.Validate(ctx, code); err != nil {
 		return fosite.ErrInvalidGrant.WithHint("The authorization code is not one of ours.").WithWrap(err)
 	}
@@ -53,19 +58,32 @@ func (h *replayGuard) HandleTokenEndpointRequest(ctx context.Context, r fosite.A
 	case g.ClientID != r.GetClient().GetID():
 		return fosite.ErrInvalidGrant.WithHint("The authorization code was issued to another client.")
 	case c.Used:
-		return h.replayed(ctx, g)
+		return h.replayed(ctx, c, g, r.GetRequestForm())
 	case g.Status == store.GrantEnded:
 		return fosite.ErrInvalidGrant.WithHint("The session has ended.")
+	case !time.Now().Before(c.ExpiresAt): // fosite finds it late, and has another code for it
+		return fosite.ErrInvalidGrant.WithHint("The authorization code has expired.")
 	}
 	return nil
 }
 
-// replayed ends the session of a code that came twice (RFC 6749, section 4.1.2).
-func (s *Service) replayed(ctx context.Context, g *store.Grant) error {
+// replayed ends the session of a code that came twice (RFC 6749, section 4.1.2). A
+// code alone is no proof of anything: it was in a URL. Who cannot verify it ends
+// nothing, as if it were the first time.
+func (s *Service) replayed(ctx context.Context, c *store.Code, g *store.Grant, form url.Values) error {
+	if !verifies(form.Get("code_verifier"), c.CodeChallenge) {
+		return fosite.ErrInvalidGrant.WithHint("The PKCE code verifier does not match the code challenge.")
+	}
 	if err := s.endSession(ctx, g, brokerv1.SessionEndReason_SESSION_END_REASON_CODE_REPLAYED); err != nil {
 		return err
 	}
 	return fosite.ErrInvalidGrant.WithHint("The authorization code was used already. The session has ended.")
+}
+
+// verifies compares as RFC 7636, section 4.6, has it for S256.
+func verifies(verifier, challenge string) bool {
+	sum := sha256.Sum256([]byte(verifier))
+	return subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(challenge)) == 1
 }
 
 // activation runs after client, code and PKCE have been checked, and before the
@@ -111,11 +129,13 @@ func (s *Service) narrow(sess *session, r fosite.AccessRequester) error {
 func (s *Service) brokerError(ctx context.Context, g *store.Grant, err error) error {
 	refused := fosite.ErrInvalidGrant.WithHint("The session has ended; a new login is needed.").WithWrap(causeOf(err))
 	switch reason := fault.ReasonOf(err); {
+	case reason == "SESSION_LOCKED": // an operator's word that can be taken back: the grant outlives it
+		return fosite.ErrInvalidGrant.WithHint("The session is locked.").WithWrap(causeOf(err))
 	case reason == "SESSION_ENDED", reason == "SESSION_NOT_FOUND", reason == "CLIENT_MISMATCH":
-		if endErr := s.cfg.Store.GrantEnded(ctx, g.SessionID); endErr != nil {
+		// The broker is told all the same: what dies here must not live on there.
+		if endErr := s.endSession(ctx, g, brokerv1.SessionEndReason_SESSION_END_REASON_EXPIRED); endErr != nil {
 			return endErr
 		}
-		s.audit(ctx, "session.ended", "broker_refused", g)
 		return refused
 	case fault.KindOf(err) == fault.Precondition: // it can never become active
 		if endErr := s.endSession(ctx, g, brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED); endErr != nil {

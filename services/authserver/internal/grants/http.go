@@ -53,17 +53,21 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 }
 
 // raced turns a code that another request consumed at the same time into what it
-// is, a replay; other errors stay. The guard has checked whose the code is.
+// is, a replay, and one that ended meanwhile into an ordinary refusal; other errors
+// stay. The guard has checked whose the code is.
 func (s *Service) raced(ctx context.Context, r *http.Request, err error) error {
-	reason := fault.ReasonOf(err)
-	if !errors.Is(err, fosite.ErrInvalidatedAuthorizeCode) && reason != "code_used" && reason != "grant_not_pending" {
+	switch fault.ReasonOf(err) {
+	case store.ReasonCodeUsed:
+	case store.ReasonCodeOver, store.ReasonGrantNotPending:
+		return fosite.ErrInvalidGrant.WithHint("The authorization code has expired, or its session has ended.").WithWrap(causeOf(err))
+	default:
 		return err
 	}
-	_, g, lookErr := s.cfg.Store.Code(ctx, s.hmac.AuthorizeCodeSignature(ctx, r.PostForm.Get("code")))
+	c, g, lookErr := s.cfg.Store.Code(ctx, s.hmac.AuthorizeCodeSignature(ctx, r.PostForm.Get("code")))
 	if lookErr != nil {
 		return lookErr
 	}
-	return s.replayed(ctx, g)
+	return s.replayed(ctx, c, g, r.PostForm)
 }
 
 // Revoke is POST /oauth/revoke (RFC 7009). Whatever token of a session is revoked,
@@ -171,7 +175,7 @@ func (s *Service) presentedRefreshToken(ctx context.Context, token string) (*pre
 		return nil, err
 	}
 	return &presented{
-		Grant: *g, alive: !t.Used && isFuture(t.ExpiresAt),
+		Grant: *g, alive: !t.Used && !t.Expired,
 		about: introspection{
 			Active: true, Scope: scopeText(g.Scopes), ClientID: g.ClientID, TokenType: "refresh_token", ExpiresAt: t.ExpiresAt.Unix(),
 			Subject: g.UserID, Audience: g.Resources, Issuer: s.cfg.Issuer,
@@ -264,8 +268,11 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 func errorOf(err error) *fosite.RFC6749Error {
 	if f, ok := fault.As(err); ok {
 		switch f.Kind {
-		case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Exhausted:
-			return fosite.ErrTemporarilyUnavailable.WithHint("Nothing was used up; send the same request again in a moment.")
+		case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Exhausted, fault.Conflict:
+			if f.Reason == store.ReasonCommit { // sent again it may count as a replay
+				return fosite.ErrTemporarilyUnavailable.WithHint("It is not known whether the request was carried out; if it is refused when it is sent again, a new login is needed.")
+			}
+			return fosite.ErrTemporarilyUnavailable.WithHint("Send the same request again in a moment.")
 		case fault.Internal:
 			return fosite.ErrServerError
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ type refresh struct {
 type answer struct {
 	AccessToken  string    `json:"access_token"`
 	RefreshToken string    `json:"refresh_token"`
+	Audience     []string  `json:"audience"`
 	Scopes       []string  `json:"scopes"`
 	ExpiresAt    time.Time `json:"expires_at"`
 }
@@ -59,16 +61,14 @@ func (h *refresh) HandleTokenEndpointRequest(ctx context.Context, r fosite.Acces
 		return fosite.ErrInvalidGrant.WithHint("The session has ended.")
 	case t.Used && !t.Replaceable:
 		return h.reused(ctx, g)
-	case !time.Now().Before(t.ExpiresAt):
-		return fosite.ErrInvalidGrant.WithHint("The refresh token has expired.")
+	case t.Expired:
+		return errExpired()
 	}
 	sess := newSession(*g)
 	if err := h.narrow(sess, r); err != nil {
 		return err
 	}
-	if asked := r.GetRequestForm().Get("scope"); asked != "" {
-		sess.scopes = h.cfg.Policy.Downscope(asked, g.Scopes)
-	}
+	sess.scopes = h.cfg.Policy.Downscope(r.GetRequestForm().Get("scope"), g.Scopes)
 	touched, err := h.cfg.Broker.TouchSession(ctx, &brokerv1.TouchSessionRequest{SessionId: g.SessionID, ClientId: g.ClientID})
 	if err != nil {
 		return h.brokerError(ctx, g, err)
@@ -125,11 +125,31 @@ func (h *refresh) PopulateTokenEndpointResponse(ctx context.Context, r fosite.Ac
 			return err
 		}
 	}
+	if err := h.fit(ctx, r, sess, a); err != nil {
+		return err
+	}
 	w.SetAccessToken(a.AccessToken)
 	w.SetTokenType("bearer")
 	w.SetExpiresIn(max(time.Until(a.ExpiresAt), 0))
 	w.SetScopes(a.Scopes)
 	w.SetExtra("refresh_token", a.RefreshToken)
+	return nil
+}
+
+// fit replaces the access token of an earlier answer when this request asks for
+// another one: other resources or other scopes. The refresh token is the same.
+func (h *refresh) fit(ctx context.Context, r fosite.AccessRequester, sess *session, a *answer) error {
+	if slices.Equal(a.Audience, sess.audience) && slices.Equal(a.Scopes, sess.scopes) {
+		return nil
+	}
+	if a.ExpiresAt.Before(sess.expires[fosite.AccessToken]) { // the grant lives for what was issued then
+		sess.SetExpiresAt(fosite.AccessToken, a.ExpiresAt)
+	}
+	access, _, err := h.access.GenerateAccessToken(ctx, r)
+	if err != nil {
+		return err
+	}
+	a.AccessToken, a.Audience, a.Scopes, a.ExpiresAt = access, sess.audience, sess.scopes, sess.expires[fosite.AccessToken]
 	return nil
 }
 
@@ -143,7 +163,7 @@ func (h *refresh) rotate(ctx context.Context, r fosite.AccessRequester, sess *se
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "no refresh token could be made")
 	}
-	a := &answer{AccessToken: access, RefreshToken: next, Scopes: sess.scopes, ExpiresAt: sess.expires[fosite.AccessToken]}
+	a := &answer{AccessToken: access, RefreshToken: next, Audience: sess.audience, Scopes: sess.scopes, ExpiresAt: sess.expires[fosite.AccessToken]}
 	sealed, err := sealAnswer(old, sess.grant.ID, a)
 	if err != nil {
 		return nil, err
@@ -153,17 +173,17 @@ func (h *refresh) rotate(ctx context.Context, r fosite.AccessRequester, sess *se
 		Old: h.hmac.RefreshTokenSignature(ctx, old), New: signature,
 		ExpiresAt: expiresAt, TokensUntil: later(expiresAt, a.ExpiresAt), SealedAnswer: sealed,
 	})
-	if fault.KindOf(err) == fault.Conflict && err != nil {
+	switch {
+	case err == nil:
+		return a, nil
+	case fault.ReasonOf(err) == store.ReasonNotRotated:
 		return h.lost(ctx, old)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return a, nil
+	return nil, err // other conflicts are the database's: no sign of a thief
 }
 
-// lost is when another request with the same token was faster: its answer is this
-// one's as well.
+// lost is when the token could not be rotated. Mostly another request with the same
+// token was faster: its answer is this one's as well.
 func (h *refresh) lost(ctx context.Context, token string) (*answer, error) {
 	t, g, err := h.lookup(ctx, token)
 	switch {
@@ -171,11 +191,17 @@ func (h *refresh) lost(ctx context.Context, token string) (*answer, error) {
 		return nil, err
 	case g.Status != store.GrantActive:
 		return nil, fosite.ErrInvalidGrant.WithHint("The session has ended.")
+	case !t.Used && t.Expired:
+		return nil, errExpired()
+	case !t.Used:
+		return nil, fault.New(fault.Unavailable, "the refresh token could not be rotated")
 	case !t.Replaceable:
 		return nil, h.reused(ctx, g)
 	}
 	return openAnswer(token, g.ID, t.SealedAnswer)
 }
+
+func errExpired() error { return fosite.ErrInvalidGrant.WithHint("The refresh token has expired.") }
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

@@ -62,5 +62,3 @@ func asFositeClient(c *store.Client) fosite.Client {
 		TokenEndpointAuthMethod: c.AuthMethod,
 	}
 }
-
-func isFuture(t time.Time) bool { return time.Now().Before(t) }

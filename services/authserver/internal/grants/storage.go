@@ -11,7 +11,6 @@ import (
 	fositestorage "github.com/ory/fosite/storage"
 
 	"chatelaine.dev/internal/fault"
-	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/authserver/internal/store"
 )
 
@@ -19,7 +18,6 @@ import (
 // then invalidates: the invalidation fails when somebody else was faster.
 type storage struct {
 	store *store.Store
-	wake  func()
 }
 
 var (
@@ -91,7 +89,9 @@ func (s *storage) GetAuthorizeCodeSession(ctx context.Context, signature string,
 		r.Form.Set("redirect_uri", c.RedirectURI)
 	}
 	if c.Used {
-		return r, fosite.ErrInvalidatedAuthorizeCode
+		// Not fosite's error for it: fosite would end the grant before it has looked at
+		// the verifier. Service.raced does that.
+		return nil, fault.New(fault.Conflict, "the authorization code was redeemed already").WithReason(store.ReasonCodeUsed)
 	}
 	return r, nil
 }
@@ -149,15 +149,10 @@ func (s *storage) DeleteRefreshTokenSession(context.Context, string) error { ret
 // RotateRefreshToken has nothing to do, as GetRefreshTokenSession.
 func (s *storage) RotateRefreshToken(context.Context, string, string) error { return nil }
 
-// RevokeRefreshToken is called when fosite meets a code that was used between the
-// guard's look and its own: a replay.
-func (s *storage) RevokeRefreshToken(ctx context.Context, grantID string) error {
-	err := s.store.EndGrant(ctx, grantID, brokerv1.SessionEndReason_SESSION_END_REASON_CODE_REPLAYED)
-	s.wake()
-	return err
-}
+// RevokeRefreshToken has nothing to do: a replay is Service.raced's to judge.
+func (s *storage) RevokeRefreshToken(context.Context, string) error { return nil }
 
-// RevokeAccessToken has nothing to do: RevokeRefreshToken ends the whole grant.
+// RevokeAccessToken has nothing to do, as RevokeRefreshToken.
 func (s *storage) RevokeAccessToken(context.Context, string) error { return nil }
 
 func notFound(err error) error {

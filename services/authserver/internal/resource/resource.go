@@ -50,8 +50,16 @@ func (p *Policy) Resolve(asked []string) ([]string, error) {
 
 // Narrow returns the resources of one access token: those that the client asks
 // for at the token endpoint, each covered by what was granted, or all of it when
-// it asks for none (RFC 8707, section 2.2).
+// it asks for none (RFC 8707, section 2.2). What the deployment does not offer any
+// more is left out.
 func (p *Policy) Narrow(granted, asked []string) ([]string, error) {
+	granted = slices.DeleteFunc(slices.Clone(granted), func(g string) bool {
+		_, known := p.deployment.BackendForResource(g)
+		return !known
+	})
+	if len(granted) == 0 {
+		return nil, fault.New(fault.Invalid, "nothing of what was granted is offered here any more").WithReason(ReasonTarget)
+	}
 	if len(asked) == 0 {
 		return granted, nil
 	}

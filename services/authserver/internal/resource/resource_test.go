@@ -56,6 +56,9 @@ func TestATokenIsNarrowedAndNeverWidened(t *testing.T) {
 		{[]string{mcp}, []string{mcp + "/repos"}, []string{mcp + "/repos"}},
 		{[]string{mcp + "/repos", mcp + "/payroll"}, []string{mcp + "/payroll"}, []string{mcp + "/payroll"}},
 		{[]string{mcp + "/repos"}, []string{mcp}, nil},
+		{[]string{mcp + "/gone", mcp + "/repos"}, nil, []string{mcp + "/repos"}},
+		{[]string{mcp + "/gone"}, nil, nil},
+		{[]string{mcp + "/gone"}, []string{mcp + "/gone"}, nil},
 		{[]string{mcp + "/repos"}, []string{mcp + "/payroll"}, nil},
 		{[]string{mcp + "/repos"}, []string{mcp + "/repos", mcp + "/payroll"}, nil},
 	} {

@@ -85,18 +85,35 @@ func (s *Store) Code(ctx context.Context, signature string) (*Code, *Grant, erro
 	return &c, &g, nil
 }
 
-// ConsumeCode marks a code as used. It is Conflict when the code is used, ended
-// or expired: of two redemptions at once, one gets through.
+// Reasons of ConsumeCode and ActivateGrant. Only the first is a sign of theft.
+const (
+	ReasonCodeUsed        = "code_used"
+	ReasonCodeOver        = "code_over"
+	ReasonGrantNotPending = "grant_not_pending"
+)
+
+// ConsumeCode marks a code as used. It is Conflict when it is used already, and when
+// it has expired or its grant ended: of two redemptions at once, one gets through.
 func (s *Store) ConsumeCode(ctx context.Context, signature string) error {
 	tag, err := s.db(ctx).Exec(ctx, `
 		UPDATE authserver.authorization_codes c SET used_at = now()
 		FROM authserver.grants g
 		WHERE c.signature_hash = $1 AND c.used_at IS NULL AND c.expires_at > now()
 			AND g.id = c.grant_id AND g.status = 'pending'`, Digest(signature))
-	if err == nil && tag.RowsAffected() == 0 {
-		return fault.New(fault.Conflict, "the authorization code was redeemed already").WithReason("code_used")
+	if err != nil || tag.RowsAffected() > 0 {
+		return postgres.Fault(err)
 	}
-	return postgres.Fault(err)
+	var used bool
+	err = s.db(ctx).QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM authserver.authorization_codes WHERE signature_hash = $1 AND used_at IS NOT NULL)`,
+		Digest(signature)).Scan(&used)
+	switch {
+	case err != nil:
+		return postgres.Fault(err)
+	case used:
+		return fault.New(fault.Conflict, "the authorization code was redeemed already").WithReason(ReasonCodeUsed)
+	}
+	return fault.New(fault.Conflict, "the authorization code has expired, or its session has ended").WithReason(ReasonCodeOver)
 }
 
 // ActivateGrant makes a pending grant active, with the session's absolute end and
@@ -106,7 +123,7 @@ func (s *Store) ActivateGrant(ctx context.Context, id string, expiresAt, tokensU
 		UPDATE authserver.grants SET status = 'active', expires_at = $2, tokens_until = $3
 		WHERE id = $1 AND status = 'pending'`, id, expiresAt, tokensUntil)
 	if err == nil && tag.RowsAffected() == 0 {
-		return fault.New(fault.Conflict, "the grant is not pending any more").WithReason("grant_not_pending")
+		return fault.New(fault.Conflict, "the grant is not pending any more").WithReason(ReasonGrantNotPending)
 	}
 	return postgres.Fault(err)
 }
@@ -136,9 +153,9 @@ func (s *Store) GrantAlive(ctx context.Context, sessionID, userID string) (bool,
 	return alive, postgres.Fault(err)
 }
 
-// EndSession ends the grant of a session, if it has one, and puts the end into
-// the outbox, in one transaction. It reports whether a living grant was ended;
-// a second end changes nothing.
+// EndSession ends the living grant of a session and puts the end into the outbox,
+// in one transaction. It reports whether there was one; a second end changes
+// nothing.
 func (s *Store) EndSession(ctx context.Context, sessionID string, reason brokerv1.SessionEndReason) (ended bool, err error) {
 	err = s.InTx(ctx, func(ctx context.Context) error {
 		tag, err := s.db(ctx).Exec(ctx, `
@@ -147,18 +164,12 @@ func (s *Store) EndSession(ctx context.Context, sessionID string, reason brokerv
 		if err != nil {
 			return postgres.Fault(err)
 		}
-		ended = tag.RowsAffected() > 0
+		if ended = tag.RowsAffected() > 0; !ended {
+			return nil
+		}
 		return s.QueueSessionEnd(ctx, sessionID, reason)
 	})
 	return ended, err
-}
-
-// GrantEnded notes that the broker has ended a session: there is nothing to tell it.
-func (s *Store) GrantEnded(ctx context.Context, sessionID string) error {
-	_, err := s.db(ctx).Exec(ctx, `
-		UPDATE authserver.grants SET status = 'ended', ended_at = now()
-		WHERE session_id = $1 AND status <> 'ended'`, sessionID)
-	return postgres.Fault(err)
 }
 
 // nonNil is for columns that are NOT NULL: pgx stores a nil slice as NULL.
@@ -167,17 +178,4 @@ func nonNil(s []string) []string {
 		return []string{}
 	}
 	return s
-}
-
-// EndGrant is EndSession by the id of the grant.
-func (s *Store) EndGrant(ctx context.Context, id string, reason brokerv1.SessionEndReason) error {
-	return s.InTx(ctx, func(ctx context.Context) error {
-		var sessionID string
-		err := s.db(ctx).QueryRow(ctx, `SELECT session_id FROM authserver.grants WHERE id = $1`, id).Scan(&sessionID)
-		if err != nil {
-			return postgres.Fault(err)
-		}
-		_, err = s.EndSession(ctx, sessionID, reason)
-		return err
-	})
 }

@@ -13,6 +13,8 @@ import (
 // RefreshToken is a refresh token as issued.
 type RefreshToken struct {
 	ExpiresAt time.Time
+	// Expired is what the database's clock says, which also decides on a rotation.
+	Expired bool
 	// Used tells that it was rotated away; Replaceable that this was within the
 	// grace window and that its successor was not used.
 	Used        bool
@@ -37,13 +39,13 @@ func (s *Store) RefreshToken(ctx context.Context, signature string, grace time.D
 	var t RefreshToken
 	var g Grant
 	err := s.db(ctx).QueryRow(ctx, `
-		SELECT t.expires_at, t.used_at IS NOT NULL,
+		SELECT t.expires_at, t.expires_at <= now(), t.used_at IS NOT NULL,
 			coalesce(t.used_at > now() - $2::interval AND t.sealed_answer IS NOT NULL AND n.used_at IS NULL, false),
 			t.sealed_answer, `+grantColumns+`
 		FROM authserver.refresh_tokens t JOIN authserver.grants g ON g.id = t.grant_id
 			LEFT JOIN authserver.refresh_tokens n ON n.signature_hash = t.successor_hash
 		WHERE t.signature_hash = $1`, Digest(signature), grace).
-		Scan(append([]any{&t.ExpiresAt, &t.Used, &t.Replaceable, &t.SealedAnswer}, g.fields()...)...)
+		Scan(append([]any{&t.ExpiresAt, &t.Expired, &t.Used, &t.Replaceable, &t.SealedAnswer}, g.fields()...)...)
 	if err != nil {
 		return nil, nil, postgres.Fault(err)
 	}
@@ -62,6 +64,10 @@ type Rotation struct {
 	// SealedAnswer lets whoever holds the old token have the answer again.
 	SealedAnswer []byte
 }
+
+// ReasonNotRotated is the reason of RotateRefreshToken's own Conflict; a Conflict with
+// another reason says nothing about the token.
+const ReasonNotRotated = "refresh_token_used"
 
 // RotateRefreshToken marks a token as used and stores its successor. It is
 // Conflict when the token is used, expired or of an ended grant: of two
@@ -91,7 +97,7 @@ func (s *Store) RotateRefreshToken(ctx context.Context, grantID string, r Rotati
 			return postgres.Fault(err)
 		}
 		if tag.RowsAffected() == 0 {
-			return fault.New(fault.Conflict, "the refresh token was used already").WithReason("refresh_token_used")
+			return fault.New(fault.Conflict, "the refresh token was used already, or has ended").WithReason(ReasonNotRotated)
 		}
 		return postgres.Fault(s.db(ctx).(pgx.Tx).SendBatch(ctx, batch).Close())
 	})

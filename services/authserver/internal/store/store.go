@@ -93,13 +93,19 @@ func (s *Store) Begin(ctx context.Context) (context.Context, error) {
 	return context.WithValue(ctx, txKey{}, tx), nil
 }
 
+// ReasonCommit is the reason of Commit's errors: what was done may have lasted.
+const ReasonCommit = "commit_unknown"
+
 // Commit ends the transaction of Begin.
 func (s *Store) Commit(ctx context.Context) error {
 	tx, ok := ctx.Value(txKey{}).(pgx.Tx)
 	if !ok {
 		return fault.New(fault.Internal, "commit outside of a transaction")
 	}
-	return postgres.Fault(tx.Commit(ctx))
+	if err := tx.Commit(ctx); err != nil {
+		return postgres.From(err).WithReason(ReasonCommit)
+	}
+	return nil
 }
 
 // Rollback undoes the transaction of Begin, also when ctx has ended.
