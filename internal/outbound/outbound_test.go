@@ -47,7 +47,12 @@ func TestPolicyRefusesEveryAddressThatIsNotPublic(t *testing.T) {
 		"0.0.0.0": never, "0.1.2.3": never, "::": never, "::7f00:1": never, "224.0.0.1": never, "239.255.255.255": never, "ff02::1": never,
 		"255.255.255.255": never, "240.0.0.1": never, "192.0.2.1": never, "198.18.0.1": never, "198.51.100.1": never,
 		"203.0.113.1": never, "192.0.0.1": never, "192.88.99.1": never, "2001:db8::1": never, "3fff::1": never, "2001::1": never, "64:ff9b:1::1": never,
-		"100::1": never, "fec0::1": never, "5f00::1": never,
+		"100::1": never, "fec0::1": never, "5f00::1": never, "fd20:ce::254": never,
+
+		// IPv6 beyond what is given out, and IPv4 in disguise.
+		"::ffff:0:808:808": never, "::ffff:0:7f00:1": never, "1::1": never, "4000::1": never, "8000::1": never, "fe00::1": never,
+		"2606:4700::5efe:808:808": public, "2606:4700::5efe:7f00:1": loopback, "2606:4700::200:5efe:a00:1": private,
+		"2606:4700::5efe:a9fe:a9fe": never, "fd00::5efe:808:808": private, "fe80::5efe:808:808": never, "2001:db8::5efe:808:808": never,
 	} {
 		a := netip.MustParseAddr(addr)
 		for policy, want := range map[Policy]bool{

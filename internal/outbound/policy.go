@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"cmp"
 	"net/netip"
 )
 
@@ -23,11 +24,17 @@ var (
 	cgnat    = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
 	nat64    = netip.MustParsePrefix("64:ff9b::/96")  // RFC 6052: an IPv4 address inside
 	sixToFor = netip.MustParsePrefix("2002::/16")     // RFC 3056: an IPv4 address inside
+	// unicast6 is all that IANA gives out for the Internet (RFC 4291 section 2.4).
+	// What is beyond it is refused unless it is named here: among it addresses
+	// that hold IPv4 ones (::/96, RFC 4291; ::ffff:0:0:0/96, RFC 7915;
+	// 64:ff9b:1::/48, RFC 8215) and blocks that nobody has yet.
+	unicast6 = netip.MustParsePrefix("2000::/3")
 
 	// metadata services of clouds that are not link-local.
 	metadata = []netip.Prefix{
 		netip.MustParsePrefix("100.100.100.200/32"), // Alibaba Cloud
 		netip.MustParsePrefix("fd00:ec2::/32"),      // AWS over IPv6
+		netip.MustParsePrefix("fd20:ce::/32"),       // Google Cloud over IPv6
 		netip.MustParsePrefix("168.63.129.16/32"),   // Azure
 		netip.MustParsePrefix("192.0.0.192/32"),     // Oracle Cloud
 	}
@@ -40,14 +47,9 @@ var (
 		netip.MustParsePrefix("198.51.100.0/24"), // RFC 5737
 		netip.MustParsePrefix("203.0.113.0/24"),  // RFC 5737
 		netip.MustParsePrefix("240.0.0.0/4"),     // RFC 1112: reserved, and broadcast
-		netip.MustParsePrefix("::/96"),           // RFC 4291: IPv4-compatible, with :: and ::1
-		netip.MustParsePrefix("64:ff9b:1::/48"),  // RFC 8215: local NAT64
-		netip.MustParsePrefix("100::/64"),        // RFC 6666: discard
 		netip.MustParsePrefix("2001::/23"),       // RFC 2928: protocol assignments, Teredo
 		netip.MustParsePrefix("2001:db8::/32"),   // RFC 3849: documentation
 		netip.MustParsePrefix("3fff::/20"),       // RFC 9637: documentation
-		netip.MustParsePrefix("5f00::/16"),       // RFC 9602: segment routing
-		netip.MustParsePrefix("fec0::/10"),       // RFC 3879: site-local
 	}
 )
 
@@ -59,6 +61,9 @@ func (p Policy) refusal(addr netip.Addr) string {
 		return "no address"
 	case within(addr, metadata):
 		return "a metadata service"
+	case isatap(addr):
+		b := addr.As16()
+		return cmp.Or(p.refusal(netip.AddrFrom4([4]byte(b[12:16]))), p.refusal(withoutIPv4(b)))
 	case addr.IsLoopback():
 		return unless(p.AllowLoopback, "a loopback address")
 	case addr.IsPrivate(), cgnat.Contains(addr): // RFC 1918, RFC 4193, RFC 6598
@@ -73,10 +78,24 @@ func (p Policy) refusal(addr netip.Addr) string {
 	case sixToFor.Contains(addr):
 		b := addr.As16()
 		return p.refusal(netip.AddrFrom4([4]byte(b[2:6])))
-	case within(addr, reserved), !addr.IsGlobalUnicast():
+	case addr.Is6() && !unicast6.Contains(addr), within(addr, reserved), !addr.IsGlobalUnicast():
 		return "a reserved address"
 	}
 	return ""
+}
+
+// isatap reports whether an interface identifier holds an IPv4 address that a
+// router sends the packet to, in whatever network (RFC 5214 section 6.1).
+func isatap(addr netip.Addr) bool {
+	b := addr.As16()
+	return addr.Is6() && b[8]&^0x02 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
+}
+
+// withoutIPv4 returns the network of an ISATAP address, as an address that is none.
+func withoutIPv4(b [16]byte) netip.Addr {
+	clear(b[10:])
+	b[15] = 1
+	return netip.AddrFrom16(b)
 }
 
 func unless(allowed bool, why string) string {
