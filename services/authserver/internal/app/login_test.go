@@ -375,6 +375,37 @@ func TestAnotherAccountThanBeforeIsConfirmedBeforeTheCode(t *testing.T) {
 	})
 }
 
+func TestAQuestionThatAnotherTabHasRaisedIsNotUndone(t *testing.T) {
+	t.Parallel()
+	const raise = `UPDATE authserver.authorization_requests SET phase = 'confirm', version = version + 1,
+		progress = jsonb_set(progress, '{changes}', '[{"provider": "corp", "previous": "alice", "new": "mallory"}]')`
+	t.Run("by a leg that comes back", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		c, b := s.client(), s.browser()
+		second := b.get(s.broker.SignIn(t, c.approve(b), "alice"))
+		s.broker.Meanwhile(func() { s.exec(raise) })
+		p := b.get(s.broker.SignIn(t, second.location, "alice"))
+		wantStatus(t, p, http.StatusSeeOther)
+		wantStatus(t, b.get(p.location), http.StatusOK, "mallory")
+	})
+	t.Run("by an answer to an older question", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		s.broker.Connected("alice", "octohub", "alice-before")
+		c, b := s.client(), s.browser()
+		second := b.get(s.broker.SignIn(t, c.approve(b), "alice"))
+		question := b.get(b.get(s.broker.SignIn(t, second.location, "alice-now")).location)
+		s.exec(raise)
+		p := b.answer(question, "confirm")
+		wantStatus(t, p, http.StatusSeeOther)
+		wantStatus(t, b.get(p.location), http.StatusOK, "mallory")
+		if n := s.count(`SELECT count(*) FROM authserver.authorization_codes`); n != 0 {
+			t.Error("the code was issued for an account that nobody has confirmed")
+		}
+	})
+}
+
 func TestTwoLoginsInOneBrowserDoNotMix(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)

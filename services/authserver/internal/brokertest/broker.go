@@ -39,6 +39,7 @@ type Broker struct {
 	calls     map[string]int
 	life      time.Duration
 	nameAs    string
+	meanwhile func()
 }
 
 type session struct {
@@ -117,6 +118,13 @@ func (b *Broker) FailRedemption(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.redeem = err
+}
+
+// Meanwhile is what happens elsewhere while the next code is redeemed.
+func (b *Broker) Meanwhile(happens func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.meanwhile = happens
 }
 
 // Connected says that the user of a primary subject was connected to another
@@ -288,6 +296,10 @@ func (b *Broker) RedeemCode(_ context.Context, in *brokerv1.RedeemCodeRequest) (
 	}
 	if b.redeem != nil {
 		return nil, b.redeem
+	}
+	if b.meanwhile != nil {
+		b.meanwhile()
+		b.meanwhile = nil
 	}
 	code, known := b.codes[in.GetCode()]
 	delete(b.codes, in.GetCode())

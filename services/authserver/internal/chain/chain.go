@@ -192,13 +192,14 @@ func (c *Chain) Question(ctx context.Context, id string, browserHash []byte) (St
 	return c.next(ctx, req)
 }
 
-// Confirm is the person's word that the change of account is meant.
-func (c *Chain) Confirm(ctx context.Context, id string, browserHash []byte) (Step, error) {
+// Confirm is the person's word that the change of account is meant. version is that
+// of the request that they were shown: a question that has changed is asked again.
+func (c *Chain) Confirm(ctx context.Context, id string, browserHash []byte, version int64) (Step, error) {
 	req, err := c.load(ctx, id, browserHash)
 	if err != nil {
 		return Step{}, err
 	}
-	if req.Phase != store.PhaseConfirm {
+	if req.Phase != store.PhaseConfirm || req.Version != version {
 		return c.next(ctx, req)
 	}
 	c.audit(ctx, req, "account_change", "", "confirmed")
@@ -227,20 +228,12 @@ func (c *Chain) next(ctx context.Context, req *store.AuthorizationRequest) (Step
 				return c.startLeg(ctx, req, p)
 			}
 			gone := failure{skip: brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE, client: unavailable("the required provider " + p.Name + " is not available at the moment")}
-			if failed := c.giveUp(ctx, req, p, gone); failed != nil {
-				return c.fail(ctx, req, *failed)
-			}
-			if err := c.save(ctx, req); err != nil {
-				return Step{}, err
-			}
+			return c.leave(ctx, req, p, gone) // and on to the next
 		}
 		if len(req.Progress.Changes) == 0 {
 			return c.finish(ctx, req)
 		}
-		req.Phase = store.PhaseConfirm
-		if err := c.save(ctx, req); err != nil {
-			return Step{}, err
-		}
+		return c.proceed(ctx, req, func(req *store.AuthorizationRequest) { req.Phase = store.PhaseConfirm })
 	}
 	client, err := c.client(ctx, req)
 	if err != nil {
@@ -252,13 +245,17 @@ func (c *Chain) next(ctx context.Context, req *store.AuthorizationRequest) (Step
 	return Step{Consent: req, Client: client}, nil
 }
 
-// finish takes the request and issues the code, in one transaction.
+// finish takes the request and issues the code, in one transaction. A request that
+// has changed since it was read, as when another leg has come back, is not finished.
 func (c *Chain) finish(ctx context.Context, req *store.AuthorizationRequest) (Step, error) {
 	var code string
 	err := c.cfg.Ends.InTx(ctx, func(ctx context.Context) error {
 		taken, err := c.cfg.Requests.TakeRequest(ctx, req.ID, req.BrowserHash)
 		if err != nil {
 			return expired(err)
+		}
+		if taken.Version != req.Version {
+			return fault.New(fault.Conflict, "the request was changed at the same time").WithReason(store.ReasonChanged)
 		}
 		client, err := c.client(ctx, taken)
 		if err != nil {
@@ -267,6 +264,11 @@ func (c *Chain) finish(ctx context.Context, req *store.AuthorizationRequest) (St
 		code, err = c.cfg.Codes.IssueCode(ctx, client, taken)
 		return err
 	})
+	if fault.ReasonOf(err) == store.ReasonChanged {
+		if req, err = c.load(ctx, req.ID, req.BrowserHash); err == nil {
+			return c.next(ctx, req)
+		}
+	}
 	if err != nil {
 		return Step{}, err
 	}
@@ -279,8 +281,30 @@ func (c *Chain) load(ctx context.Context, id string, browserHash []byte) (*store
 	return req, expired(err)
 }
 
-func (c *Chain) save(ctx context.Context, req *store.AuthorizationRequest) error {
-	return expired(c.cfg.Requests.SaveRequest(ctx, req))
+// change is what one step does to a request. It may be applied to a newer one than
+// the step has seen.
+type change func(req *store.AuthorizationRequest)
+
+// maxSaves bounds how often a change is tried: a browser has few tabs.
+const maxSaves = 5
+
+// proceed stores a change and goes on. When another tab was faster, the change is
+// made to what that has stored: nobody writes over a question to the person.
+func (c *Chain) proceed(ctx context.Context, req *store.AuthorizationRequest, apply change) (Step, error) {
+	for range maxSaves {
+		apply(req)
+		err := c.cfg.Requests.SaveRequest(ctx, req)
+		if err == nil {
+			return c.next(ctx, req)
+		}
+		if fault.ReasonOf(err) != store.ReasonChanged {
+			return Step{}, expired(err)
+		}
+		if req, err = c.load(ctx, req.ID, req.BrowserHash); err != nil {
+			return Step{}, err
+		}
+	}
+	return Step{}, fault.New(fault.Unavailable, "the sign-in goes on in too many places at once")
 }
 
 func (c *Chain) client(ctx context.Context, req *store.AuthorizationRequest) (*store.Client, error) {

@@ -123,17 +123,15 @@ func (c *Chain) Return(ctx context.Context, cb Callback, browserHash []byte) (St
 		return Step{}, fault.New(fault.Internal, "the leg's provider is not in its chain")
 	}
 	p := &req.Progress.Providers[i]
-	f, err := c.redeem(ctx, req, p, leg, cb)
+	linked, f, err := c.redeem(ctx, req, p, leg, cb)
 	switch {
 	case err != nil:
 		return Step{}, err
 	case f != nil:
 		return c.leave(ctx, req, p, *f)
 	}
-	if err := c.save(ctx, req); err != nil {
-		return Step{}, err
-	}
-	return c.next(ctx, req)
+	c.audit(ctx, req, "leg", p.Name, "linked")
+	return c.proceed(ctx, req, linked)
 }
 
 // notTaken tells a callback in another browser from a state that is no good.
@@ -155,19 +153,19 @@ func unknownState(cause error) error {
 	return fault.Wrap(fault.Invalid, cause, "the answer of the provider does not belong to a sign-in that is under way").WithReason(ReasonState)
 }
 
-// redeem checks an answer and has the broker redeem its code. A failure is the
-// leg's; an error is ours.
-func (c *Chain) redeem(ctx context.Context, req *store.AuthorizationRequest, p *store.Provider, leg *store.Leg, cb Callback) (*failure, error) {
+// redeem checks an answer, has the broker redeem its code and returns what that
+// changes. A failure is the leg's; an error is ours.
+func (c *Chain) redeem(ctx context.Context, req *store.AuthorizationRequest, p *store.Provider, leg *store.Leg, cb Callback) (change, *failure, error) {
 	if f := checkAnswer(p, cb); f != nil {
-		return f, nil
+		return nil, f, nil
 	}
 	plain, err := c.cfg.Ring.Open(leg.Sealed, sealContext(req.ID, p.Name))
 	if err != nil {
-		return nil, fault.Wrap(fault.Internal, err, "the secrets of the leg cannot be opened")
+		return nil, nil, fault.Wrap(fault.Internal, err, "the secrets of the leg cannot be opened")
 	}
 	var s secrets
 	if err := json.Unmarshal(plain, &s); err != nil {
-		return nil, fault.Wrap(fault.Internal, err, "the secrets of the leg cannot be read")
+		return nil, nil, fault.Wrap(fault.Internal, err, "the secrets of the leg cannot be read")
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.RedeemTimeout)
 	defer cancel()
@@ -177,54 +175,61 @@ func (c *Chain) redeem(ctx context.Context, req *store.AuthorizationRequest, p *
 	})
 	if err != nil {
 		c.cfg.Logger.WarnContext(ctx, "a leg's code could not be redeemed", fault.Attr(err))
-		return brokerFailure(p, err), nil
+		return nil, brokerFailure(p, err), nil
 	}
-	p.State = store.LinkLinked
-	setLinks(req, answer.GetLinks())
-	if id := answer.GetUserId(); id != "" {
-		req.UserID = id
+	return linked(p.Name, answer), nil, nil
+}
+
+// linked is what a redeemed code changes.
+func linked(provider string, answer *brokerv1.RedeemCodeResponse) change {
+	return func(req *store.AuthorizationRequest) {
+		setLinks(req, provider, store.LinkLinked, answer.GetLinks())
+		if id := answer.GetUserId(); id != "" {
+			req.UserID = id
+		}
+		if account := answer.GetAccountChange(); account != nil {
+			req.Progress.Changes = slices.DeleteFunc(req.Progress.Changes, func(a store.AccountChange) bool { return a.Provider == provider })
+			req.Progress.Changes = append(req.Progress.Changes, store.AccountChange{
+				Provider: provider, Previous: account.GetPreviousName(), New: account.GetNewName(),
+			})
+		}
 	}
-	if change := answer.GetAccountChange(); change != nil {
-		req.Progress.Changes = slices.DeleteFunc(req.Progress.Changes, func(a store.AccountChange) bool { return a.Provider == p.Name })
-		req.Progress.Changes = append(req.Progress.Changes, store.AccountChange{
-			Provider: p.Name, Previous: change.GetPreviousName(), New: change.GetNewName(),
-		})
-	}
-	c.audit(ctx, req, "leg", p.Name, "linked")
-	return nil, nil
 }
 
 // leave gives the provider up: the walk goes on without it, or ends.
 func (c *Chain) leave(ctx context.Context, req *store.AuthorizationRequest, p *store.Provider, f failure) (Step, error) {
-	if failed := c.giveUp(ctx, req, p, f); failed != nil {
+	skipped, failed := c.giveUp(ctx, req, p, f)
+	if failed != nil {
 		return c.fail(ctx, req, *failed)
 	}
-	if err := c.save(ctx, req); err != nil {
-		return Step{}, err
-	}
-	return c.next(ctx, req)
+	return c.proceed(ctx, req, skipped)
 }
 
-// giveUp skips an optional provider; for a required one, or when it cannot be
-// skipped, it returns what to tell the client.
-func (c *Chain) giveUp(ctx context.Context, req *store.AuthorizationRequest, p *store.Provider, f failure) *problem {
+// giveUp skips an optional provider and returns what that changes; for a required
+// one, or when it cannot be skipped, it returns what to tell the client.
+func (c *Chain) giveUp(ctx context.Context, req *store.AuthorizationRequest, p *store.Provider, f failure) (change, *problem) {
 	if !p.Optional || f.fatal {
 		c.audit(ctx, req, "leg", p.Name, f.outcome())
-		return &f.client
+		return nil, &f.client
 	}
 	answer, err := c.cfg.Broker.SkipProvider(ctx, &brokerv1.SkipProviderRequest{SessionId: req.SessionID, Provider: p.Name, Reason: f.skip})
 	if err != nil {
 		c.cfg.Logger.WarnContext(ctx, "an optional provider could not be skipped", fault.Attr(err))
-		return &brokerFailure(p, err).client
+		return nil, &brokerFailure(p, err).client
 	}
 	c.audit(ctx, req, "leg", p.Name, "skipped_"+f.outcome())
-	p.State = store.LinkSkipped
-	setLinks(req, answer.GetLinks())
-	return nil
+	name := p.Name
+	return func(req *store.AuthorizationRequest) { setLinks(req, name, store.LinkSkipped, answer.GetLinks()) }, nil
 }
 
-// setLinks takes over what the broker says the session has.
-func setLinks(req *store.AuthorizationRequest, links []*brokerv1.SessionLink) {
+// setLinks notes how one provider ended and takes over what the broker says the
+// session has. What it says is missing may have been linked since: that is left.
+func setLinks(req *store.AuthorizationRequest, provider string, state store.LinkState, links []*brokerv1.SessionLink) {
+	for i := range req.Progress.Providers {
+		if p := &req.Progress.Providers[i]; p.Name == provider {
+			p.State = state
+		}
+	}
 	for _, link := range links {
 		for i := range req.Progress.Providers {
 			p := &req.Progress.Providers[i]
@@ -236,8 +241,6 @@ func setLinks(req *store.AuthorizationRequest, links []*brokerv1.SessionLink) {
 				p.State = store.LinkLinked
 			case brokerv1.SessionLinkState_SESSION_LINK_STATE_SKIPPED:
 				p.State = store.LinkSkipped
-			case brokerv1.SessionLinkState_SESSION_LINK_STATE_MISSING:
-				p.State = store.LinkMissing
 			}
 		}
 	}

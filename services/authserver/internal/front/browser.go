@@ -3,6 +3,7 @@ package front
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"net/http"
 	"net/url"
@@ -68,25 +69,27 @@ const (
 	questionConfirm = "confirm"
 )
 
-// token returns the CSRF token of a form: sealed for this request, this browser
-// and this question.
+// token returns the CSRF token of a form: the version of the request that the
+// question is about, sealed for this request, this browser and this question.
 func (f *Front) token(question string, req *store.AuthorizationRequest) string {
-	sealed, err := f.cfg.Ring.Seal(nil, nil, tokenContext(question, req.ID, req.BrowserHash))
+	version := binary.BigEndian.AppendUint64(nil, uint64(req.Version)) //nolint:gosec // counts from zero
+	sealed, err := f.cfg.Ring.Seal(nil, version, tokenContext(question, req.ID, req.BrowserHash))
 	if err != nil {
 		return "" // a defect: the form is refused when it comes back
 	}
 	return base64.RawURLEncoding.EncodeToString(sealed)
 }
 
-func (f *Front) checkToken(token, question, requestID string, browser []byte) error {
+func (f *Front) checkToken(token, question, requestID string, browser []byte) (version int64, err error) {
+	var plain []byte
 	sealed, err := base64.RawURLEncoding.DecodeString(token)
 	if err == nil {
-		_, err = f.cfg.Ring.Open(sealed, tokenContext(question, requestID, browser))
+		plain, err = f.cfg.Ring.Open(sealed, tokenContext(question, requestID, browser))
 	}
-	if err != nil {
-		return fault.Wrap(fault.Denied, err, "the form was not made for this browser and this sign-in").WithReason(reasonForm)
+	if err != nil || len(plain) != 8 {
+		return 0, fault.Wrap(fault.Denied, err, "the form was not made for this browser and this sign-in").WithReason(reasonForm)
 	}
-	return nil
+	return int64(binary.BigEndian.Uint64(plain)), nil //nolint:gosec // we have sealed it
 }
 
 // tokenContext is unambiguous: the digest has a fixed length and a question no zero.

@@ -97,15 +97,15 @@ func (f *Front) refuse(w http.ResponseWriter, r *http.Request, clientID string, 
 }
 
 func (f *Front) consent(w http.ResponseWriter, r *http.Request) {
-	id, browser, ok := f.form(w, r, questionConsent, "approve", "deny")
+	a, ok := f.form(w, r, questionConsent, "approve", "deny")
 	if !ok {
 		return
 	}
 	answer := f.cfg.Chain.Deny
-	if r.PostForm.Get("decision") == "approve" {
+	if a.decision == "approve" {
 		answer = f.cfg.Chain.Approve
 	}
-	step, err := answer(r.Context(), id, browser)
+	step, err := answer(r.Context(), a.request, a.browser)
 	f.show(w, r, step, err)
 }
 
@@ -124,15 +124,17 @@ func (f *Front) showConfirm(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *Front) confirm(w http.ResponseWriter, r *http.Request) {
-	id, browser, ok := f.form(w, r, questionConfirm, "confirm", "cancel")
+	a, ok := f.form(w, r, questionConfirm, "confirm", "cancel")
 	if !ok {
 		return
 	}
-	answer := f.cfg.Chain.Cancel
-	if r.PostForm.Get("decision") == "confirm" {
-		answer = f.cfg.Chain.Confirm
+	var step chain.Step
+	var err error
+	if a.decision == "confirm" {
+		step, err = f.cfg.Chain.Confirm(r.Context(), a.request, a.browser, a.version)
+	} else {
+		step, err = f.cfg.Chain.Cancel(r.Context(), a.request, a.browser)
 	}
-	step, err := answer(r.Context(), id, browser)
 	f.show(w, r, step, err)
 }
 
@@ -175,28 +177,37 @@ func redirect(w http.ResponseWriter, target string) {
 	w.WriteHeader(http.StatusSeeOther)
 }
 
+// answer is what a person says to one of our forms.
+type answer struct {
+	request  string
+	browser  []byte
+	decision string
+	// version of the request that the question was about.
+	version int64
+}
+
 // form reads one of our forms and checks that this browser got it from us, and that
 // its decision is one of those that the question has.
-func (f *Front) form(w http.ResponseWriter, r *http.Request, question string, decisions ...string) (id string, browser []byte, ok bool) {
+func (f *Front) form(w http.ResponseWriter, r *http.Request, question string, decisions ...string) (a answer, ok bool) {
 	if err := web.ReadForm(w, r, maxFormBytes); err != nil {
 		f.fail(w, r, err)
-		return "", nil, false
+		return a, false
 	}
-	browser, ok = f.cookie.read(r)
-	if !ok {
+	if a.browser, ok = f.cookie.read(r); !ok {
 		f.fail(w, r, noCookie())
-		return "", nil, false
+		return a, false
 	}
-	id = r.PostForm.Get("request")
-	if err := f.checkToken(r.PostForm.Get("csrf"), question, id, browser); err != nil {
+	a.request, a.decision = r.PostForm.Get("request"), r.PostForm.Get("decision")
+	var err error
+	if a.version, err = f.checkToken(r.PostForm.Get("csrf"), question, a.request, a.browser); err != nil {
 		f.fail(w, r, err)
-		return "", nil, false
+		return a, false
 	}
-	if !slices.Contains(decisions, r.PostForm.Get("decision")) {
+	if !slices.Contains(decisions, a.decision) {
 		f.fail(w, r, fault.New(fault.Invalid, "the form has no answer").WithReason(reasonForm))
-		return "", nil, false
+		return a, false
 	}
-	return id, browser, true
+	return a, true
 }
 
 // log writes the cause of an error page, once.

@@ -30,6 +30,8 @@ type AuthorizationRequest struct {
 	UserID      string // the broker's; empty until the primary leg has run
 	Params      Params
 	Progress    Progress
+	// Version counts the changes of the stored request.
+	Version int64
 	// ExpiresAt is set by the database, from the Lifetime given to CreateRequest.
 	ExpiresAt time.Time
 }
@@ -96,11 +98,11 @@ type Leg struct {
 	Sealed      []byte // PKCE verifier and nonce
 }
 
-const requestColumns = `id, client_id, browser_hash, phase, session_id, user_id, params, progress, expires_at`
+const requestColumns = `id, client_id, browser_hash, phase, session_id, user_id, params, progress, version, expires_at`
 
 func scanRequest(row pgx.CollectableRow) (AuthorizationRequest, error) {
 	var r AuthorizationRequest
-	err := row.Scan(&r.ID, &r.ClientID, &r.BrowserHash, &r.Phase, &r.SessionID, &r.UserID, &r.Params, &r.Progress, &r.ExpiresAt)
+	err := row.Scan(&r.ID, &r.ClientID, &r.BrowserHash, &r.Phase, &r.SessionID, &r.UserID, &r.Params, &r.Progress, &r.Version, &r.ExpiresAt)
 	return r, err
 }
 
@@ -133,18 +135,33 @@ func (s *Store) Request(ctx context.Context, id string, browserHash []byte) (*Au
 // approvals one wins.
 func (s *Store) ApproveRequest(ctx context.Context, id string, browserHash []byte, sessionID string) (*AuthorizationRequest, error) {
 	return s.oneRequest(ctx, `
-		UPDATE authserver.authorization_requests SET phase = 'legs', session_id = $3
+		UPDATE authserver.authorization_requests SET phase = 'legs', session_id = $3, version = version + 1
 		WHERE id = $1 AND browser_hash = $2 AND phase = 'consent' AND expires_at > now()
 		RETURNING `+requestColumns, id, browserHash, sessionID)
 }
 
-// SaveRequest stores phase, user and progress. It is NotFound when the chain has
-// ended meanwhile.
+// ReasonChanged is the reason of a Conflict: the request is not what the caller has
+// read any more.
+const ReasonChanged = "request_changed"
+
+// SaveRequest stores phase, user and progress, and counts the version. It is
+// NotFound when the chain has ended meanwhile, and Conflict with ReasonChanged when
+// somebody else has stored something since r was read.
 func (s *Store) SaveRequest(ctx context.Context, r *AuthorizationRequest) error {
 	tag, err := s.db(ctx).Exec(ctx, `
-		UPDATE authserver.authorization_requests SET phase = $2, user_id = $3, progress = $4
-		WHERE id = $1 AND expires_at > now()`, r.ID, r.Phase, r.UserID, r.Progress)
-	return affected(tag.RowsAffected(), err)
+		UPDATE authserver.authorization_requests SET phase = $2, user_id = $3, progress = $4, version = version + 1
+		WHERE id = $1 AND version = $5 AND expires_at > now()`, r.ID, r.Phase, r.UserID, r.Progress, r.Version)
+	if err != nil {
+		return postgres.Fault(err)
+	}
+	if tag.RowsAffected() == 0 {
+		if _, err := s.Request(ctx, r.ID, r.BrowserHash); err != nil {
+			return err
+		}
+		return fault.New(fault.Conflict, "the request was changed at the same time").WithReason(ReasonChanged)
+	}
+	r.Version++
+	return nil
 }
 
 // TakeRequest removes a request, its leg with it, and returns it. It is NotFound
@@ -182,16 +199,16 @@ func (s *Store) StartLeg(ctx context.Context, state string, leg Leg) error {
 }
 
 // TakeLeg consumes a state: it removes and returns the leg, with its request,
-// when state, browser and one of the providers fit and the request has not expired. Otherwise it
-// is NotFound and nothing has changed: a callback in another browser cannot
+// when state, browser and one of the providers fit and the request walks through
+// its legs and has not expired. Otherwise it is NotFound and nothing has changed: a callback in another browser cannot
 // spoil the leg.
 func (s *Store) TakeLeg(ctx context.Context, state string, providers []string, browserHash []byte) (*Leg, *AuthorizationRequest, error) {
 	rows, err := s.db(ctx).Query(ctx, `
 		DELETE FROM authserver.legs l USING authserver.authorization_requests r
 		WHERE l.state_hash = $1 AND l.provider = ANY ($2) AND r.id = l.request_id AND r.browser_hash = $3
-			AND r.expires_at > now()
+			AND r.phase = 'legs' AND r.expires_at > now()
 		RETURNING l.request_id, l.provider, l.redirect_uri, l.sealed,
-			r.id, r.client_id, r.browser_hash, r.phase, r.session_id, r.user_id, r.params, r.progress, r.expires_at`,
+			r.id, r.client_id, r.browser_hash, r.phase, r.session_id, r.user_id, r.params, r.progress, r.version, r.expires_at`,
 		Digest(state), providers, browserHash)
 	if err != nil {
 		return nil, nil, postgres.Fault(err)
@@ -203,7 +220,7 @@ func (s *Store) TakeLeg(ctx context.Context, state string, providers []string, b
 	t, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (t taken, err error) {
 		r := &t.req
 		err = row.Scan(&t.leg.RequestID, &t.leg.Provider, &t.leg.RedirectURI, &t.leg.Sealed,
-			&r.ID, &r.ClientID, &r.BrowserHash, &r.Phase, &r.SessionID, &r.UserID, &r.Params, &r.Progress, &r.ExpiresAt)
+			&r.ID, &r.ClientID, &r.BrowserHash, &r.Phase, &r.SessionID, &r.UserID, &r.Params, &r.Progress, &r.Version, &r.ExpiresAt)
 		return t, err
 	})
 	if err != nil {

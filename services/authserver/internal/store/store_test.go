@@ -170,7 +170,43 @@ func TestAnExpiredRequestIsGone(t *testing.T) {
 	f.wantKind(err, fault.NotFound)
 	_, err = f.TakeRequest(t.Context(), "r1", browser)
 	f.wantKind(err, fault.NotFound)
-	f.wantKind(f.SaveRequest(t.Context(), &store.AuthorizationRequest{ID: "r1", Phase: store.PhaseLegs}), fault.NotFound)
+	f.wantKind(f.SaveRequest(t.Context(), &store.AuthorizationRequest{ID: "r1", BrowserHash: browser, Phase: store.PhaseLegs, Version: 1}), fault.NotFound)
+}
+
+func TestNobodyWritesOverAChangeThatTheyHaveNotSeen(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	stale := f.approved("r1")
+	fresh, err := f.Request(t.Context(), "r1", browser)
+	f.must(err)
+	fresh.Phase = store.PhaseConfirm
+	f.must(f.SaveRequest(t.Context(), fresh))
+	fresh.UserID = "u"
+	f.must(f.SaveRequest(t.Context(), fresh)) // its own change it has seen
+	if err := f.SaveRequest(t.Context(), stale); fault.ReasonOf(err) != store.ReasonChanged {
+		t.Errorf("got %v", err)
+	}
+	got, err := f.Request(t.Context(), "r1", browser)
+	f.must(err)
+	if got.Phase != store.PhaseConfirm || got.UserID != "u" {
+		t.Errorf("the question was undone: %+v", got)
+	}
+}
+
+func TestALegRunsOnlyBetweenConsentAndConfirmation(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	leg := store.Leg{RequestID: "r1", Provider: "corp", Sealed: []byte("x")}
+	f.request("r1")
+	f.wantKind(f.StartLeg(t.Context(), "before", leg), fault.NotFound)
+	r, err := f.ApproveRequest(t.Context(), "r1", browser, "s")
+	f.must(err)
+	f.must(f.StartLeg(t.Context(), "during", leg))
+	r.Phase = store.PhaseConfirm
+	f.must(f.SaveRequest(t.Context(), r))
+	_, _, err = f.TakeLeg(t.Context(), "during", []string{"corp"}, browser)
+	f.wantKind(err, fault.NotFound)
+	f.wantKind(f.StartLeg(t.Context(), "after", leg), fault.NotFound)
 }
 
 func TestAStateIsTakenOnceByItsBrowserForItsProvider(t *testing.T) {

@@ -30,6 +30,8 @@ CREATE TABLE authserver.authorization_requests (
     -- What the client asked for, and what the chain has.
     params       jsonb NOT NULL,
     progress     jsonb NOT NULL,
+    -- Counts the changes, so that nobody writes over one that they have not seen.
+    version      bigint NOT NULL DEFAULT 0,
     created_at   timestamptz NOT NULL DEFAULT now(),
     expires_at   timestamptz NOT NULL
 );
