@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 
@@ -92,5 +93,23 @@ func TestWrongTelemetryFlagsAreNamed(t *testing.T) {
 		if _, err := build(t.Context(), cfg); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestLogsHaveATraceIDWithoutACollector(t *testing.T) {
+	t.Parallel()
+	tel, err := build(t.Context(), Config{Service: "gateway", SampleRatio: 1, LogOutput: &buffer{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, span := tel.Tracer.Tracer("test").Start(t.Context(), "request")
+	defer span.End()
+	carrier := propagation.MapCarrier{}
+	tel.Propagator.Inject(ctx, carrier)
+	if !span.SpanContext().TraceID().IsValid() || carrier["traceparent"] == "" {
+		t.Errorf("trace id %s, traceparent %q: the services' logs could not be joined", span.SpanContext().TraceID(), carrier["traceparent"])
+	}
+	if span.IsRecording() {
+		t.Error("a span that nobody collects is recorded")
 	}
 }
