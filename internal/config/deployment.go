@@ -151,8 +151,6 @@ type Provider struct {
 	OIDC *OIDCProvider `json:",omitempty"`
 	// OAuth2 is set for ProviderOAuth2.
 	OAuth2 *OAuth2Provider `json:",omitempty"`
-	// DCR is always nil: a set with dcrConfig is refused.
-	DCR *DCRSettings `json:",omitempty"`
 	// CABundle to trust beside the system's roots, or nil.
 	CABundle *secret.Ref `json:",omitempty"`
 	// AllowPrivateIPs permits private addresses.
@@ -208,10 +206,6 @@ type UserInfoRequest struct {
 	Headers                                map[string]string `json:",omitempty"`
 	SubjectFields, NameFields, EmailFields []string
 }
-
-// DCRSettings would register a client at an upstream provider. This version
-// does not.
-type DCRSettings struct{}
 
 // Backend is an MCP server behind the gateway.
 type Backend struct {

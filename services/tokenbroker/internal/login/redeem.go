@@ -1,6 +1,7 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -88,7 +89,7 @@ func (s *Service) stage(ctx context.Context, snapshot *deployment.Snapshot, sess
 		leg.ExpiresAt, leg.RefreshAfter = g.ExpiresAt, refresh.After(g.ExpiresAt, time.Now())
 	}
 	if p.Primary() {
-		leg.Primary = &store.PrimaryIdentity{Realm: g.Realm, SubjectField: p.SubjectField(), Subject: g.Identity.Subject}
+		leg.Primary = &store.PrimaryIdentity{Realm: g.Realm, SubjectField: cmp.Or(g.Identity.SubjectField, p.SubjectField()), Subject: g.Identity.Subject}
 	}
 	for _, configured := range snapshot.Providers.Providers() {
 		leg.Configured = append(leg.Configured, configured.Name())

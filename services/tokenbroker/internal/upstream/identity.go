@@ -41,24 +41,25 @@ func display(s string) string {
 	return s
 }
 
-// firstID returns the first of the fields that holds an id.
-func firstID(doc endpoint.Document, fields []string) string {
+// firstID returns the first of the fields that holds an id, and that field's name.
+func firstID(doc endpoint.Document, fields []string) (id, field string) {
 	for _, f := range fields {
 		if s, ok := doc.ID(endpoint.Path{f}); ok {
-			return s
+			return s, f
 		}
 		if s, ok := doc.ID(endpoint.ParsePath(f)); ok {
-			return s
+			return s, f
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // identityFields picks a person out of a userinfo answer.
 func identityFields(doc endpoint.Document, subject, name, email []string) Identity {
-	return Identity{
-		Subject: firstID(doc, subject),
-		Name:    display(firstID(doc, name)),
-		Email:   display(firstID(doc, email)),
-	}
+	var id Identity
+	id.Subject, id.SubjectField = firstID(doc, subject)
+	id.Name, _ = firstID(doc, name)
+	id.Email, _ = firstID(doc, email)
+	id.Name, id.Email = display(id.Name), display(id.Email)
+	return id
 }

@@ -71,7 +71,7 @@ func TestOAuth2LoginAtGitHub(t *testing.T) {
 				t.Fatal(fault.Detail(err))
 			}
 			// 2^53+1: a float64 would name the neighbour.
-			if g.Identity != (upstream.Identity{Subject: "9007199254740993", Name: "alice"}) {
+			if g.Identity != (upstream.Identity{Subject: "9007199254740993", SubjectField: "id", Name: "alice"}) {
 				t.Errorf("identity %+v", g.Identity)
 			}
 			if !slices.Equal(g.Scopes, []string{"read:user", "repo"}) || g.HasExpiry || !g.RefreshToken.IsZero() {

@@ -115,10 +115,6 @@ func unknown(name string) error {
 
 // newProvider reads the provider's secrets and makes its client.
 func newProvider(p *config.Provider, cfg Config) (*Provider, error) {
-	if p.DCR != nil {
-		return nil, fault.Newf(fault.Invalid,
-			"provider %s: registering ourselves at a provider (dcrConfig) is not supported; register a client there and set clientId", p.Name)
-	}
 	client, err := httpClient(p, cfg)
 	if err != nil {
 		return nil, named(p, err)

@@ -54,6 +54,10 @@ type Identity struct {
 	// configured without any source of identity (never a primary one): then two
 	// accounts cannot be told apart.
 	Subject string
+	// SubjectField is the field of a userinfo answer that Subject was read from;
+	// empty where a provider has one source only, see Provider.SubjectField. Equal
+	// values of two fields are two people.
+	SubjectField string
 	// Name to show; may be empty.
 	Name string
 	// Email to show; may be empty, never used as a key, never logged.
