@@ -222,6 +222,7 @@ func TestABadRegistrationSaysWhyAndLeavesNothingBehind(t *testing.T) {
 		"oversize":            {`{"x":"` + strings.Repeat("a", 64<<10) + `"}`, clients.ReasonMetadata, "64 KiB"},
 		"no redirect URI":     {`{"client_name":"x"}`, clients.ReasonRedirectURI, "1 to 10"},
 		"eleven of them":      {`{"redirect_uris":[` + eleven + `]}`, clients.ReasonRedirectURI, "1 to 10"},
+		"9 KiB of them":       {`{"redirect_uris":["https://client.example/` + strings.Join(slices.Repeat([]string{strings.Repeat("a", 1800)}, 5), `","https://client.example/`) + `"]}`, clients.ReasonRedirectURI, "8 KiB"},
 		"a bad one":           {`{"redirect_uris":["https://client.example","javascript:x"]}`, clients.ReasonRedirectURI, "redirect_uris[1]: the scheme javascript"},
 		"an unknown method":   {`{"redirect_uris":["https://client.example"],"token_endpoint_auth_method":"private_key_jwt"}`, clients.ReasonMetadata, "token_endpoint_auth_method"},
 		"no code grant":       {`{"redirect_uris":["https://client.example"],"grant_types":["client_credentials"]}`, clients.ReasonMetadata, "grant_types"},
@@ -256,6 +257,24 @@ func TestAPersonIsShownTheHostThatTheBrowserGoesTo(t *testing.T) {
 	} {
 		if place, loopback := clients.ReturnsTo(uri); place != want.place || loopback != want.loopback {
 			t.Errorf("%s: %q, loopback %v", uri, place, loopback)
+		}
+	}
+}
+
+func TestANameThatNobodySeesIsNone(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"\u3164":              "",
+		"\u115f\u1160\uffa0":  "",
+		"\u2800 \u2800":       "",
+		"...":                 "",
+		"\ufe0f\u034f":        "",
+		"Exam\u3164ple\u200b": "Example",
+		"例 1":                 "例 1",
+	} {
+		info, err := (&clients.Registrar{Store: &memory{}}).Register(t.Context(), &clients.Metadata{ClientName: name, RedirectURIs: []string{"https://client.example"}})
+		if err != nil || info.ClientName != want {
+			t.Errorf("%+q: %+q, %v", name, info.ClientName, err)
 		}
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// MaxRedirectURIs and MaxURIBytes bound a registration.
+// MaxRedirectURIs, MaxURIBytes each and MaxRedirectBytes in all bound a registration.
 const (
-	MaxRedirectURIs = 10
-	MaxURIBytes     = 2048
+	MaxRedirectURIs  = 10
+	MaxURIBytes      = 2048
+	MaxRedirectBytes = 8 << 10
 )
 
 // CheckRedirectURI returns what is wrong with a redirect URI, or "". Private-use

@@ -158,6 +158,13 @@ func redirectURIs(asked []string, public bool) ([]string, error) {
 	if len(asked) == 0 || len(asked) > MaxRedirectURIs {
 		return nil, redirectError("redirect_uris must have 1 to 10 URIs")
 	}
+	total := 0
+	for _, raw := range asked {
+		total += len(raw)
+	}
+	if total > MaxRedirectBytes {
+		return nil, redirectError("redirect_uris must have 8 KiB at most in all")
+	}
 	bad := redirectError("a redirect URI cannot be registered")
 	for i, raw := range asked {
 		if problem := CheckRedirectURI(raw, public); problem != "" {
@@ -190,11 +197,13 @@ func (r *Registrar) scopes(asked string) []string {
 }
 
 // cleanName returns a name that is safe to show: one line of printable text of
-// bounded length, without marks that turn the direction of writing.
+// bounded length, without marks that turn the direction of writing or that nobody
+// sees. A name without a letter or digit is none.
 func cleanName(name string) string {
 	name = strings.Map(func(r rune) rune {
 		switch {
-		case r == utf8.RuneError, unicode.IsControl(r), unicode.Is(unicode.Cf, r), unicode.Is(unicode.Zl, r), unicode.Is(unicode.Zp, r):
+		case r == utf8.RuneError, unicode.IsControl(r),
+			unicode.In(r, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector):
 			return -1
 		case unicode.IsSpace(r):
 			return ' '
@@ -204,6 +213,9 @@ func cleanName(name string) string {
 	name = strings.Join(strings.Fields(name), " ")
 	if runes := []rune(name); len(runes) > maxNameRunes {
 		name = string(runes[:maxNameRunes])
+	}
+	if !strings.ContainsFunc(name, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) {
+		return ""
 	}
 	return name
 }
