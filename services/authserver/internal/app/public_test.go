@@ -179,12 +179,15 @@ func TestASubjectTokenSaysWhoThePersonIsAndOpensNothingOfOurs(t *testing.T) {
 		in   *authserverv1.MintSubjectTokenRequest
 		kind fault.Kind
 	}{
-		"another user":     {request(session, "user-bob", sts), fault.Precondition},
-		"another session":  {request("session-x", "user-alice", sts), fault.Precondition},
-		"a zero byte":      {request("session\x00", "user-alice", sts), fault.Precondition},
-		"no audience":      {request(session, "user-alice", ""), fault.Invalid},
-		"no URL":           {request(session, "user-alice", "sts"), fault.Invalid},
-		"our own audience": {request(session, "user-alice", issuer), fault.Invalid},
+		"another user":      {request(session, "user-bob", sts), fault.Precondition},
+		"another session":   {request("session-x", "user-alice", sts), fault.Precondition},
+		"a zero byte":       {request("session\x00", "user-alice", sts), fault.Precondition},
+		"no audience":       {request(session, "user-alice", ""), fault.Invalid},
+		"no URL":            {request(session, "user-alice", "sts"), fault.Invalid},
+		"our own issuer":    {request(session, "user-alice", issuer), fault.Invalid},
+		"our own endpoint":  {request(session, "user-alice", "HTTP://LocalHost:8080/oauth/token"), fault.Invalid},
+		"our own resource":  {request(session, "user-alice", audience), fault.Invalid},
+		"a backend of ours": {request(session, "user-alice", audience+"/repos"), fault.Invalid},
 	} {
 		_, err := broker.MintSubjectToken(t.Context(), tt.in)
 		if err == nil || fault.KindOf(err) != tt.kind || (tt.kind == fault.Precondition) != (fault.ReasonOf(err) == "SESSION_ENDED") {

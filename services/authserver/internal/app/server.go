@@ -91,7 +91,7 @@ func New(cfg Config) (*Server, error) {
 	logger := cfg.Telemetry.Logger
 	return &Server{
 		Handler: cfg.Telemetry.Middleware(telemetry.HTTPConfig{Server: "public", Public: true})(web.Secure(mux)),
-		Subject: &subject.Service{Issuer: p.auth.Issuer, Grants: p.store, Signer: p.keys, Logger: logger},
+		Subject: &subject.Service{Issuer: p.auth.Issuer, Ours: append(cfg.Deployment.Resources(), p.auth.AuthorizationBaseURL), Grants: p.store, Signer: p.keys, Logger: logger},
 		Keys:    p.keys,
 		Outbox:  p.outbox,
 		Sweeper: &sweep.Sweeper{

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -33,6 +34,8 @@ type Signer interface {
 type Service struct {
 	authserverv1.UnimplementedSubjectTokenServiceServer
 	Issuer string
+	// Ours are the URLs of this deployment: its authorization server and resources.
+	Ours   []string
 	Grants Grants
 	Signer Signer
 	Logger *slog.Logger
@@ -54,8 +57,8 @@ func (s *Service) MintSubjectToken(ctx context.Context, in *authserverv1.MintSub
 	if err != nil || (audience.Scheme != "https" && audience.Scheme != "http") || audience.Host == "" || audience.Fragment != "" {
 		return nil, fault.New(fault.Invalid, "the audience must be the URL of a token endpoint").WithField("audience", "is not an http(s) URL")
 	}
-	if in.GetAudience() == s.Issuer {
-		return nil, fault.New(fault.Invalid, "a subject token is for somebody else's token endpoint").WithField("audience", "is our own issuer")
+	if s.ours(audience) {
+		return nil, fault.New(fault.Invalid, "a subject token is for somebody else's token endpoint").WithField("audience", "is of this deployment")
 	}
 	alive, err := s.Grants.GrantAlive(ctx, in.GetSessionId(), in.GetUserId())
 	if err != nil {
@@ -76,4 +79,29 @@ func (s *Service) MintSubjectToken(ctx context.Context, in *authserverv1.MintSub
 	s.Logger.LogAttrs(ctx, slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", "subject_token.issued"),
 		slog.String("outcome", "issued"), slog.String("session_id", in.GetSessionId()), slog.String("audience", audience.Host))
 	return &authserverv1.MintSubjectTokenResponse{Token: token, ExpiresAt: timestamppb.New(expires)}, nil
+}
+
+// ours reports whether an audience is where our own tokens are taken: anything on
+// the origin of the authorization server, or a resource or what is below it.
+func (s *Service) ours(audience *url.URL) bool {
+	for i, text := range append([]string{s.Issuer}, s.Ours...) {
+		u, err := url.Parse(text)
+		if err != nil || origin(u) != origin(audience) {
+			continue
+		}
+		path := strings.TrimSuffix(u.EscapedPath(), "/")
+		if i == 0 || audience.EscapedPath() == path || strings.HasPrefix(audience.EscapedPath(), path+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// origin returns scheme, host and port (RFC 6454, section 4).
+func origin(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + strings.TrimSuffix(strings.ToLower(u.Hostname()), ".") + ":" + port
 }
