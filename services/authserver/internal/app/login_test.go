@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"chatelaine.dev/internal/fault"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 )
 
@@ -174,6 +175,44 @@ func TestARequestThatIsWrongIsAnsweredToTheClientAtOnce(t *testing.T) {
 		t.Error("the broker was asked before the checks were done")
 	}
 	s.nothingLeft()
+}
+
+func TestALinkToUsLeadsNobodyToASiteThatTheyHaveNotSeen(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	for uri, place := range map[string]string{
+		"https://phish.example/login":                       "phish.example",
+		"cursor://anysphere.cursor-mcp/oauth/callback":      "cursor:",
+		"https://xn--pple-43d.com/cb?a=%22%3E%3Cscript%3E1": "xn--pple-43d.com",
+	} {
+		c := s.clientWith(`{"redirect_uris":["` + uri + `"]}`)
+		c.redirect = uri
+		p := s.browser().get(c.query(func(q url.Values) { q.Set("response_type", "token") }))
+		wantStatus(t, p, http.StatusBadRequest, "Go back to "+place+"</a>", "error=unsupported_response_type", "state=client-state")
+		if p.location != "" || strings.Contains(p.body, "<script") {
+			t.Errorf("%s: %q\n%s", uri, p.location, p.body)
+		}
+		s.broker.Fail(fault.New(fault.Unavailable, "down"))
+		wantStatus(t, s.browser().get(c.query()), http.StatusServiceUnavailable, "Go back to "+place+"</a>", "error=temporarily_unavailable")
+		s.broker.Fail(nil)
+		denied := s.browser()
+		if got := denied.answer(denied.get(c.query()), "deny"); !strings.HasPrefix(got.location, uri) { // a person has clicked
+			t.Errorf("%s: denied, and sent to %q", uri, got.location)
+		}
+	}
+}
+
+func TestAPreviewOfALinkSpendsNothing(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c, b := s.client(), s.browser()
+	callback := s.broker.SignIn(t, c.approve(b), "alice")
+	for _, target := range []string{callback, c.query(), "/oauth/confirm?request=x"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodHead, s.local(target), nil)
+		s.must(err)
+		wantStatus(t, b.do(r), http.StatusMethodNotAllowed)
+	}
+	wantStatus(t, b.get(callback), http.StatusSeeOther)
 }
 
 func TestScopesAreLeftOutAndNeverRefused(t *testing.T) {

@@ -2,6 +2,7 @@ package front
 
 import (
 	"context"
+	"html/template"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"chatelaine.dev/internal/keyring"
 	"chatelaine.dev/services/authserver/internal/authorize"
 	"chatelaine.dev/services/authserver/internal/chain"
+	"chatelaine.dev/services/authserver/internal/clients"
 	"chatelaine.dev/services/authserver/internal/pages"
 	"chatelaine.dev/services/authserver/internal/store"
 	"chatelaine.dev/services/authserver/internal/web"
@@ -53,13 +55,23 @@ func New(cfg Config) *Front {
 
 // Mount adds the routes.
 func (f *Front) Mount(mux *http.ServeMux) {
-	mux.HandleFunc("GET "+f.base+"/oauth/authorize", f.authorize)
+	get := func(path string, h http.HandlerFunc) {
+		mux.HandleFunc("GET "+path, h)
+		// GET would match HEAD as well, and a link preview spend what a person needs.
+		mux.HandleFunc("HEAD "+path, notAllowed)
+	}
+	get(f.base+"/oauth/authorize", f.authorize)
+	get(f.base+"/oauth/confirm", f.showConfirm)
 	mux.HandleFunc("POST "+f.base+"/oauth/consent", f.consent)
-	mux.HandleFunc("GET "+f.base+"/oauth/confirm", f.showConfirm)
 	mux.HandleFunc("POST "+f.base+"/oauth/confirm", f.confirm)
 	for path, providers := range f.cfg.Callbacks {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) { f.callback(w, r, providers) })
+		get(path, func(w http.ResponseWriter, r *http.Request) { f.callback(w, r, providers) })
 	}
+}
+
+func notAllowed(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Allow", http.MethodGet)
+	w.WriteHeader(http.StatusMethodNotAllowed)
 }
 
 func (f *Front) authorize(w http.ResponseWriter, r *http.Request) {
@@ -80,6 +92,10 @@ func (f *Front) authorize(w http.ResponseWriter, r *http.Request) {
 	}
 	browser := f.cookie.ensure(w, r)
 	step, err := f.cfg.Chain.Start(ctx, client, params, browser)
+	if err == nil && step.Redirect != "" {
+		f.sendBack(w, r, http.StatusServiceUnavailable, params.RedirectURI, step.Redirect)
+		return
+	}
 	f.show(w, r, step, err)
 }
 
@@ -92,8 +108,32 @@ func (f *Front) refuse(w http.ResponseWriter, r *http.Request, clientID string, 
 	}
 	f.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", "login.authorize"),
 		slog.String("outcome", refusal.Code), slog.String("detail", refusal.Description), slog.String("client_id", clientID))
-	redirect(w, chain.Response(refusal.RedirectURI, f.cfg.Issuer, refusal.State,
+	f.sendBack(w, r, http.StatusBadRequest, refusal.RedirectURI, chain.Response(refusal.RedirectURI, f.cfg.Issuer, refusal.State,
 		url.Values{"error": {refusal.Code}, "error_description": {refusal.Description}}))
+}
+
+// sendBack answers a client with an error before the person has agreed to anything.
+// Anybody may register a client, and a link to us must not lead to just any site
+// (RFC 9700, section 4.11.2): the person sees where it leads and decides. Only to a
+// program on their own computer they are sent at once.
+func (f *Front) sendBack(w http.ResponseWriter, r *http.Request, status int, redirectURI, target string) {
+	place, loopback := clients.ReturnsTo(redirectURI)
+	if loopback {
+		redirect(w, target)
+		return
+	}
+	page := pages.Error{
+		Title: "The sign-in cannot begin",
+		What:  "The application sent a request that does not work, or something that the sign-in needs is not available at the moment.",
+		Next:  "If you have just asked this application to connect, go back to it: it is told what went wrong. If you followed a link to get here, close this page.",
+		Return: &pages.Return{
+			Place: place, URL: template.URL(target), //nolint:gosec // of a registered redirect URI, whose scheme was checked
+		},
+		Reference: web.Reference(r.Context()),
+	}
+	if err := f.cfg.Pages.Error(w, status, page); err != nil {
+		f.log(r.Context(), err)
+	}
 }
 
 func (f *Front) consent(w http.ResponseWriter, r *http.Request) {
@@ -228,7 +268,7 @@ func (f *Front) consentPage(w http.ResponseWriter, r *http.Request, step chain.S
 	page := pages.Consent{
 		Action: f.base + "/oauth/consent", Request: req.ID, Token: f.token(questionConsent, req),
 		ClientName: step.Client.Name, SelfRegistered: true, ReturnsTo: place, Loopback: loopback, Resources: req.Params.Resources,
-		Targets: targets(req), Reference: web.Reference(r.Context()),
+		Scopes: req.Params.Scopes, Targets: targets(req), Reference: web.Reference(r.Context()),
 	}
 	for _, p := range req.Progress.Providers {
 		page.Providers = append(page.Providers, pages.Provider{

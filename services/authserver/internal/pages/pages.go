@@ -29,6 +29,8 @@ type Consent struct {
 	// Loopback: it returns to a program on this computer.
 	Loopback  bool
 	Resources []string
+	// Scopes are those of the client's own tokens.
+	Scopes    []string
 	Providers []Provider
 	// Targets are the schemes that the form may lead to; see FormTargets.
 	Targets   []string
@@ -68,8 +70,18 @@ type Error struct {
 	Title string
 	// What happened, and what the person can do next.
 	What, Next string
+	// Return, when set, is a link to where the person came from.
+	Return *Return
 	// Reference finds the logs; it is a trace id.
 	Reference string
+}
+
+// Return is a link that answers the client.
+type Return struct {
+	// Place is the host, or application, that it leads to.
+	Place string
+	// URL is of a redirect URI that was checked when it was registered.
+	URL template.URL
 }
 
 // Renderer writes pages.

@@ -24,6 +24,7 @@ func consent() pages.Consent {
 	return pages.Consent{
 		Action: "/oauth/consent", Request: "REQUEST", Token: "TOKEN", ClientName: "Example Client", SelfRegistered: true, ReturnsTo: "127.0.0.1:33418", Loopback: true,
 		Resources: []string{"http://localhost:8000/mcp"},
+		Scopes:    []string{"tools", "offline_access"},
 		Providers: []pages.Provider{
 			{Name: "corp", Primary: true, Permissions: pages.Permissions([]string{"openid", "profile", "email", "offline_access"})},
 			{Name: "octohub", Optional: true, Permissions: pages.Permissions([]string{"repo", "read:user", "custom:scope"})},
@@ -58,6 +59,12 @@ func TestThePagesLookAsAgreed(t *testing.T) {
 				Action: "/oauth/confirm", Request: "REQUEST", Token: "TOKEN", ClientName: "Example Client",
 				Changes: []pages.Change{{Provider: "octohub", Previous: "alice", New: "alice-at-work"}, {Provider: "wiki", New: "alice"}},
 				Targets: pages.FormTargets("cursor://anysphere/cb"), Reference: "4bf92f3577b34da6a3ce929d0e0e4736",
+			})
+		},
+		"error-return": func(r *pages.Renderer, w *httptest.ResponseRecorder) error {
+			return r.Error(w, 400, pages.Error{
+				Title: "The sign-in cannot begin", What: "The request does not work.", Next: "Go back.",
+				Return: &pages.Return{Place: "cursor:", URL: `cursor://x/cb?error=invalid_request&a="><script>`},
 			})
 		},
 		"error": func(r *pages.Renderer, w *httptest.ResponseRecorder) error {
