@@ -39,10 +39,21 @@ const (
 )
 
 // asymmetric are the algorithms that may be in an allow-list: a symmetric one
-// would make the public keys secret, "none" would make them useless.
+// would make the public keys secret, "none" would make them useless. Each fits
+// one type of key (for ECDSA, one curve), so that the issuer's keys decide.
 var asymmetric = []jose.SignatureAlgorithm{
 	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 	jose.PS256, jose.PS384, jose.PS512, jose.RS256, jose.RS384, jose.RS512,
+}
+
+// Asymmetric returns every algorithm that a Verifier can allow, for those who
+// leave the choice to the issuer's keys.
+func Asymmetric() []string {
+	names := make([]string, len(asymmetric))
+	for i, a := range asymmetric {
+		names[i] = string(a)
+	}
+	return names
 }
 
 // Config makes a Verifier.

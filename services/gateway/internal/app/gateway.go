@@ -171,7 +171,7 @@ func newVerifier(cfg *Config, dials outbound.Dials) (resource.Verifier, error) {
 	}
 	v := bearer.Config{
 		Issuer: issuer.URL, JWKSURL: issuer.JWKSURL, Client: outbound.New(client),
-		Algorithms: []string{"ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"},
+		Algorithms: bearer.Asymmetric(),
 	}
 	if cfg.Flags.JWKSURL != "" {
 		v.JWKSURL = cfg.Flags.JWKSURL

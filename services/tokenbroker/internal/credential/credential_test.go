@@ -128,6 +128,9 @@ func TestTheGatewayIsNotBelieved(t *testing.T) {
 		maps.Copy(c, change)
 		return c
 	}
+	if _, err := b.get(signWith(t, b.keys.p384, "at+jwt", claims(nil)), "keyed"); err != nil {
+		t.Errorf("the authserver may sign with another kind of key: %s", fault.Detail(err))
+	}
 	bad := map[string]string{
 		"garbage":                     "garbage",
 		"signed by a stranger":        signWith(t, stranger, "at+jwt", claims(nil)),

@@ -147,9 +147,10 @@ func (p *Plans) backend(d *config.Deployment, b *config.Backend) (*backend, erro
 	return ready, err
 }
 
-// verifier returns the verifier of a deployment's issuer. Ours signs ES256 and
-// types its tokens (RFC 9068); an issuer of somebody else's may predate that, and
-// its tokens are told from id tokens by their audience, which is our resource.
+// verifier returns the verifier of a deployment's issuer. Ours types its tokens
+// (RFC 9068); an issuer of somebody else's may predate that, and its tokens are
+// told from id tokens by their audience, which is our resource. Its keys decide
+// about the algorithm, of ours as of others: operators choose the signing keys.
 func (p *Plans) verifier(d *config.Deployment) (*bearer.Verifier, error) {
 	id := issuer{TokenIssuer: *d.Issuer, external: d.Mode == config.ModeExternalIssuer}
 	if id.CABundle != nil {
@@ -168,11 +169,10 @@ func (p *Plans) verifier(d *config.Deployment) (*bearer.Verifier, error) {
 	}
 	cfg := bearer.Config{
 		Issuer: id.URL, JWKSURL: id.JWKSURL, Client: client,
-		Type: bearer.TypeAccessToken, Algorithms: []string{"ES256"}, Now: p.cfg.Now,
+		Type: bearer.TypeAccessToken, Algorithms: bearer.Asymmetric(), Now: p.cfg.Now,
 	}
 	if id.external {
 		cfg.Type = ""
-		cfg.Algorithms = []string{"ES256", "ES384", "ES512", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"}
 	} else if p.cfg.JWKSURL != "" {
 		cfg.JWKSURL = p.cfg.JWKSURL
 	}

@@ -24,18 +24,23 @@ import (
 // keys is an issuer's key and the place where it is published.
 type keys struct {
 	issuer, url string
-	key         *ecdsa.PrivateKey
+	key, p384   *ecdsa.PrivateKey
 }
 
 func startKeys(t testing.TB) *keys {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
-	k := &keys{key: key}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	must(t, err)
+	k := &keys{key: key, p384: p384}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/keys":
-			respond(w, 200, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k1", Algorithm: "ES256", Use: "sig"}}})
+			respond(w, 200, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
+				{Key: key.Public(), KeyID: "k1", Algorithm: "ES256", Use: "sig"},
+				{Key: p384.Public(), KeyID: "k2", Algorithm: "ES384", Use: "sig"},
+			}})
 		case "/.well-known/openid-configuration":
 			respond(w, 200, map[string]any{"issuer": k.issuer, "jwks_uri": k.url})
 		default:
@@ -49,8 +54,12 @@ func startKeys(t testing.TB) *keys {
 
 func signWith(t testing.TB, key *ecdsa.PrivateKey, typ string, claims map[string]any) string {
 	t.Helper()
+	algorithm, kid := jose.ES256, "k1"
+	if key.Curve == elliptic.P384() {
+		algorithm, kid = jose.ES384, "k2"
+	}
 	signer, err := jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "k1"}},
+		jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: key, KeyID: kid}},
 		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
 	must(t, err)
 	payload, err := json.Marshal(claims)
