@@ -176,13 +176,21 @@ func (o *oidc) sameSubject(doc endpoint.Document, sub string) error {
 }
 
 // confirm is OIDC Core, section 12.2: an id token may be missing; one that is
-// there is about the same person.
+// there is about the same person. One that cannot be verified for lack of keys
+// counts as missing: the refresh token that came with it can be the only good one.
 func (o *oidc) confirm(ctx context.Context, _ endpoints, t *tokens, subject string) error {
 	if t.id.IsZero() {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, endpoint.DefaultTimeout/2)
+	defer cancel()
 	c, err := o.verify(ctx, t, "")
 	switch {
+	case err != nil && fault.ReasonOf(err) != reason.IdentityInvalid:
+		o.p.log.WarnContext(ctx, "a refresh goes on without its id token, which cannot be verified",
+			slog.String("provider", o.p.cfg.Name), fault.Attr(err))
+		t.id = secret.String{}
+		return nil
 	case err != nil:
 		return err
 	case c.subject != subject:

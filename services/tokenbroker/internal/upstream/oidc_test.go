@@ -299,6 +299,24 @@ func TestOIDCRefresh(t *testing.T) {
 	}
 }
 
+func TestARefreshTokenIsNotLostWhileTheProvidersKeysCannotBeFetched(t *testing.T) {
+	t.Parallel()
+	i := startIDP(t)
+	i.handle("/keys", respond(503, "text/plain", "down"))
+	g, err := build(t, i.provider(), plantedEnv()).Refresh(t.Context(), upstream.RefreshRequest{
+		RefreshToken: secret.New("old"), Subject: "alice-1", Scopes: []string{"openid", "profile"},
+	})
+	if err != nil {
+		t.Fatal(fault.Detail(err))
+	}
+	if !g.Rotated || g.RefreshToken.Reveal() != plantedRefresh || g.AccessToken.Reveal() != plantedAccess {
+		t.Error("what the provider granted is lost")
+	}
+	if !g.IDToken.IsZero() {
+		t.Error("an id token that nobody verified is kept")
+	}
+}
+
 func TestOIDCDiscoveryIsChecked(t *testing.T) {
 	t.Parallel()
 	tests := map[string]map[string]any{
