@@ -182,12 +182,12 @@ var errClosing = errors.New("the server ends the connection")
 func (c *client) read() (status int, header http.Header, err error) {
 	resp, err := http.ReadResponse(c.in, nil)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, fmt.Errorf("read the answer's head: %w", err)
 	}
 	defer resp.Body.Close()
 	c.answer.Reset()
 	if _, err := c.answer.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1)); err != nil {
-		return 0, nil, err
+		return 0, nil, fmt.Errorf("read the answer's body, after %d bytes of it: %w", c.answer.Len(), err)
 	}
 	if c.answer.Len() > maxAnswer {
 		return 0, nil, fmt.Errorf("%w: more than %d bytes", errWrongAnswer, maxAnswer)
