@@ -35,6 +35,8 @@ const (
 // connections. Served over gRPC and as REST; both need a client certificate. No answer holds a token.
 //
 // Peers: operator, authserver.
+//
+// Errors about a connection that does not exist carry google.rpc.ErrorInfo with reason CONNECTION_NOT_FOUND.
 type ConnectionServiceClient interface {
 	// ListUsers lists the people that have logged in.
 	ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error)
@@ -126,6 +128,8 @@ func (c *connectionServiceClient) ListAuditRecords(ctx context.Context, in *List
 // connections. Served over gRPC and as REST; both need a client certificate. No answer holds a token.
 //
 // Peers: operator, authserver.
+//
+// Errors about a connection that does not exist carry google.rpc.ErrorInfo with reason CONNECTION_NOT_FOUND.
 type ConnectionServiceServer interface {
 	// ListUsers lists the people that have logged in.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)

@@ -34,7 +34,8 @@ const (
 // Peers: gateway.
 //
 // Errors carry google.rpc.ErrorInfo with one of the reasons CONNECTION_REQUIRED, REAUTHENTICATION_REQUIRED,
-// SESSION_ENDED, USER_REQUIRED, UPSTREAM_UNAVAILABLE, CONFIG_UNKNOWN, BACKEND_UNKNOWN, TOKEN_INVALID; those about a
+// SESSION_ENDED, USER_REQUIRED, UPSTREAM_UNAVAILABLE, CONFIG_UNKNOWN, BACKEND_UNKNOWN, TOKEN_INVALID, POSITION_UNKNOWN (the
+// watch cannot resume there: drop what is cached and start from 0); those about a
 // provider name it in metadata["provider"]. No error carries a token or an upstream's body.
 type CredentialServiceClient interface {
 	// GetCredential resolves the backend and returns the headers for it, refreshed or exchanged where needed.
@@ -104,7 +105,8 @@ type CredentialService_WatchSessionsClient = grpc.ServerStreamingClient[WatchSes
 // Peers: gateway.
 //
 // Errors carry google.rpc.ErrorInfo with one of the reasons CONNECTION_REQUIRED, REAUTHENTICATION_REQUIRED,
-// SESSION_ENDED, USER_REQUIRED, UPSTREAM_UNAVAILABLE, CONFIG_UNKNOWN, BACKEND_UNKNOWN, TOKEN_INVALID; those about a
+// SESSION_ENDED, USER_REQUIRED, UPSTREAM_UNAVAILABLE, CONFIG_UNKNOWN, BACKEND_UNKNOWN, TOKEN_INVALID, POSITION_UNKNOWN (the
+// watch cannot resume there: drop what is cached and start from 0); those about a
 // provider name it in metadata["provider"]. No error carries a token or an upstream's body.
 type CredentialServiceServer interface {
 	// GetCredential resolves the backend and returns the headers for it, refreshed or exchanged where needed.

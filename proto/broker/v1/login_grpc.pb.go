@@ -41,8 +41,9 @@ const (
 //
 // Peers: authserver.
 //
-// Errors carry google.rpc.ErrorInfo with one of the reasons SESSION_ENDED, SESSION_NOT_FOUND, PROVIDER_UNKNOWN,
-// UPSTREAM_UNAVAILABLE, UPSTREAM_REFUSED, IDENTITY_INVALID; those about a provider name it in metadata["provider"].
+// Errors carry google.rpc.ErrorInfo with one of the reasons SESSION_ENDED, SESSION_LOCKED, SESSION_NOT_FOUND,
+// CLIENT_MISMATCH, PROVIDER_UNKNOWN, PROVIDER_REQUIRED, PRIMARY_REQUIRED, UPSTREAM_UNAVAILABLE, UPSTREAM_REFUSED,
+// IDENTITY_INVALID; those about a provider name it in metadata["provider"].
 type LoginServiceClient interface {
 	// ListProviders returns the configured upstream providers in the order of the chain, primary first, with what the
 	// authorization server needs to send a browser there. A provider whose discovery failed is listed as unavailable.
@@ -58,6 +59,8 @@ type LoginServiceClient interface {
 	// as the first call did. Refused while a required provider is missing.
 	ActivateSession(ctx context.Context, in *ActivateSessionRequest, opts ...grpc.CallOption) (*ActivateSessionResponse, error)
 	// TouchSession confirms, on each refresh grant, that a session is still active, and extends it up to its absolute end.
+	// A session whose person must log in again first fails with FAILED_PRECONDITION and reason SESSION_LOCKED: it has not
+	// ended, and is good again after that login.
 	TouchSession(ctx context.Context, in *TouchSessionRequest, opts ...grpc.CallOption) (*TouchSessionResponse, error)
 	// EndSession ends a session at once: staged tokens are erased, links dropped, every watcher told. Idempotent; an
 	// unknown session is no error.
@@ -152,8 +155,9 @@ func (c *loginServiceClient) EndSession(ctx context.Context, in *EndSessionReque
 //
 // Peers: authserver.
 //
-// Errors carry google.rpc.ErrorInfo with one of the reasons SESSION_ENDED, SESSION_NOT_FOUND, PROVIDER_UNKNOWN,
-// UPSTREAM_UNAVAILABLE, UPSTREAM_REFUSED, IDENTITY_INVALID; those about a provider name it in metadata["provider"].
+// Errors carry google.rpc.ErrorInfo with one of the reasons SESSION_ENDED, SESSION_LOCKED, SESSION_NOT_FOUND,
+// CLIENT_MISMATCH, PROVIDER_UNKNOWN, PROVIDER_REQUIRED, PRIMARY_REQUIRED, UPSTREAM_UNAVAILABLE, UPSTREAM_REFUSED,
+// IDENTITY_INVALID; those about a provider name it in metadata["provider"].
 type LoginServiceServer interface {
 	// ListProviders returns the configured upstream providers in the order of the chain, primary first, with what the
 	// authorization server needs to send a browser there. A provider whose discovery failed is listed as unavailable.
@@ -169,6 +173,8 @@ type LoginServiceServer interface {
 	// as the first call did. Refused while a required provider is missing.
 	ActivateSession(context.Context, *ActivateSessionRequest) (*ActivateSessionResponse, error)
 	// TouchSession confirms, on each refresh grant, that a session is still active, and extends it up to its absolute end.
+	// A session whose person must log in again first fails with FAILED_PRECONDITION and reason SESSION_LOCKED: it has not
+	// ended, and is good again after that login.
 	TouchSession(context.Context, *TouchSessionRequest) (*TouchSessionResponse, error)
 	// EndSession ends a session at once: staged tokens are erased, links dropped, every watcher told. Idempotent; an
 	// unknown session is no error.

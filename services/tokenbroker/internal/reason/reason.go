@@ -7,8 +7,10 @@ package reason
 
 // The reasons.
 const (
-	// SessionEnded: the session is over, expired, locked or was never active.
+	// SessionEnded: the session is over, expired or was never active.
 	SessionEnded = "SESSION_ENDED"
+	// SessionLocked: the session cannot be used until the person logs in again; it has not ended.
+	SessionLocked = "SESSION_LOCKED"
 	// SessionNotFound: there is no session of this id.
 	SessionNotFound = "SESSION_NOT_FOUND"
 	// ClientMismatch: the session belongs to another OAuth client.

@@ -308,7 +308,7 @@ func TestTouchingNeverPassesTheAbsoluteEnd(t *testing.T) {
 	wantReason(t, err, reason.SessionNotFound)
 	f.exec(`UPDATE tokenbroker.users SET locked_at = now()`)
 	_, err = f.TouchSession(t.Context(), s.ID, clientID, time.Hour)
-	wantReason(t, err, reason.SessionEnded)
+	wantReason(t, err, reason.SessionLocked)
 }
 
 func TestAnEndedSessionIsOverForEverything(t *testing.T) {

@@ -143,8 +143,8 @@ func (s *Store) ActiveSession(ctx context.Context, id string) (ActiveSession, er
 
 // TouchSession moves the end of an active session to idle from now, at most to
 // its absolute end, which it returns. Errors: NotFound, Denied with reason
-// CLIENT_MISMATCH, Precondition with reason SESSION_ENDED, also for a session
-// that is locked until its user logs in again.
+// CLIENT_MISMATCH, Precondition with reason SESSION_ENDED, or SESSION_LOCKED for
+// one that is good again as soon as its user logs in.
 func (s *Store) TouchSession(ctx context.Context, id, clientID string, idle time.Duration) (endsAt time.Time, err error) {
 	err = s.pool.QueryRow(ctx, `
 		UPDATE tokenbroker.sessions s
@@ -165,7 +165,7 @@ func (s *Store) TouchSession(ctx context.Context, id, clientID string, idle time
 		return time.Time{}, ClientMismatch()
 	case session.State == SessionActive && !session.Expired && session.Locked:
 		return time.Time{}, fault.New(fault.Precondition, "the session is locked until the person logs in again").
-			WithReason(reason.SessionEnded)
+			WithReason(reason.SessionLocked)
 	}
 	return time.Time{}, sessionEnded()
 }
