@@ -1,9 +1,11 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -65,6 +67,9 @@ func poolConfig(cfg Config) (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, invalidURL() // pgx's error may quote the URL
 	}
+	if err := CheckTransport(cfg.URL); err != nil {
+		return nil, err
+	}
 	pc.MaxConns = DefaultMaxConns
 	if cfg.MaxConns > 0 {
 		pc.MaxConns = cfg.MaxConns
@@ -85,6 +90,58 @@ func poolConfig(cfg Config) (*pgxpool.Config, error) {
 		)}
 	}
 	return pc, nil
+}
+
+// CheckTransport refuses a URL that leaves it to the server whether the
+// connection is encrypted, as drivers do when it has no sslmode: then whoever is
+// on the way can ask for clear text. Unix sockets and loopback addresses may
+// leave it out; sslmode=disable says that clear text is meant. Errors are Invalid.
+func CheckTransport(databaseURL secret.String) error {
+	cc, err := pgx.ParseConfig(databaseURL.Reveal())
+	if err != nil {
+		return invalidURL()
+	}
+	mode := sslMode(databaseURL.Reveal())
+	switch mode {
+	case "disable", "require", "verify-ca", "verify-full":
+		return nil
+	}
+	hosts := []string{cc.Host}
+	for _, f := range cc.Fallbacks {
+		hosts = append(hosts, f.Host)
+	}
+	for _, host := range hosts {
+		if !local(host) {
+			return fault.New(fault.Invalid, "the database URL names another machine and needs sslmode=verify-full "+
+				"(or verify-ca, require; disable for clear text)").WithReason("database_url")
+		}
+	}
+	return nil
+}
+
+// local reports whether a host, as pgx has it, is a Unix socket or this machine.
+func local(host string) bool {
+	if strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// sslKeyword finds sslmode=… in a list of key=value.
+var sslKeyword = regexp.MustCompile(`(?:^|\s)sslmode\s*=\s*'?([a-z-]+)`)
+
+// sslMode returns what a URL that pgx takes, or PGSSLMODE, says; "" for nothing.
+func sslMode(s string) string {
+	mode := ""
+	if strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://") {
+		if u, err := url.Parse(s); err == nil {
+			mode = u.Query().Get("sslmode")
+		}
+	} else if found := sslKeyword.FindStringSubmatch(s); found != nil {
+		mode = found[1]
+	}
+	return cmp.Or(mode, os.Getenv("PGSSLMODE"))
 }
 
 func setTimeouts(cc *pgx.ConnConfig, statement time.Duration) {

@@ -54,6 +54,40 @@ func TestAWrongURLIsNotRepeated(t *testing.T) {
 	}
 }
 
+func TestAURLOfAnotherMachineSaysWhetherItIsEncrypted(t *testing.T) {
+	t.Parallel()
+	for url, ok := range map[string]bool{
+		"postgres://u:hunter2@db/x":                            false,
+		"postgres://u:hunter2@db/x?sslmode=prefer":             false,
+		"postgres://u:hunter2@db/x?sslmode=allow":              false,
+		"postgres://u:hunter2@10.0.0.1/x":                      false,
+		"postgres://u:hunter2@127.0.0.1,db/x":                  false,
+		"host=db user=u password=hunter2":                      false,
+		"host=db user=u password=hunter2 application_name=x":   false,
+		"host=db user=u password=hunter2 sslmode=prefer":       false,
+		"postgres://u:hunter2@db/x?sslmode=disable":            true,
+		"postgres://u:hunter2@db/x?sslmode=require":            true,
+		"postgres://u:hunter2@db/x?sslmode=verify-full":        true,
+		"host=db user=u password=hunter2 sslmode=verify-full":  true,
+		"host=db user=u password=hunter2 sslmode = 'require' ": true,
+		"postgres://u:hunter2@127.0.0.1/x":                     true,
+		"postgres://u:hunter2@[::1]:5432/x":                    true,
+		"postgres://u:hunter2@localhost/x":                     true,
+		"postgres://u:hunter2@/x?host=/run/postgresql":         true,
+		"host=/run/postgresql user=u":                          true,
+	} {
+		err := postgres.CheckTransport(secret.New(url))
+		if (err == nil) != ok || strings.Contains(fault.Detail(err), "hunter2") {
+			t.Errorf("%q: %s", url, fault.Detail(err))
+		}
+		if pool, err := postgres.Open(t.Context(), postgres.Config{URL: secret.New(url)}); ok != (err == nil) {
+			t.Errorf("%q opens: %v", url, err)
+		} else if err == nil {
+			pool.Close()
+		}
+	}
+}
+
 func TestTheServerEnforcesTheTimeouts(t *testing.T) {
 	t.Parallel()
 	pool := open(t, postgres.Config{URL: pgtest.URL(t), StatementTimeout: 100 * time.Millisecond, Application: "ledgerd"})
