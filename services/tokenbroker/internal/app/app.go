@@ -64,6 +64,9 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
+	if err := postgres.CheckTransport(listenURL); err != nil {
+		return err
+	}
 	pool, err := postgres.Open(ctx, database)
 	if err != nil {
 		return err

@@ -176,9 +176,6 @@ func (f *Feed) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "the URL for listening is not valid") // pgx's error may quote it
 	}
-	if err := postgres.CheckTransport(f.url); err != nil {
-		return nil, err
-	}
 	cfg.RuntimeParams["application_name"] = "tokenbroker events"
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
