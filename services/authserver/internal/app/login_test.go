@@ -180,6 +180,7 @@ func TestARequestThatIsWrongIsAnsweredToTheClientAtOnce(t *testing.T) {
 func TestALinkToUsLeadsNobodyToASiteThatTheyHaveNotSeen(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
+	down := true // a list of providers that is known is good for a moment
 	for uri, place := range map[string]string{
 		"https://phish.example/login":                       "phish.example",
 		"cursor://anysphere.cursor-mcp/oauth/callback":      "cursor:",
@@ -192,9 +193,12 @@ func TestALinkToUsLeadsNobodyToASiteThatTheyHaveNotSeen(t *testing.T) {
 		if p.location != "" || strings.Contains(p.body, "<script") {
 			t.Errorf("%s: %q\n%s", uri, p.location, p.body)
 		}
-		s.broker.Fail(fault.New(fault.Unavailable, "down"))
-		wantStatus(t, s.browser().get(c.query()), http.StatusServiceUnavailable, "Go back to "+place+"</a>", "error=temporarily_unavailable")
-		s.broker.Fail(nil)
+		if down {
+			s.broker.Fail(fault.New(fault.Unavailable, "down"))
+			wantStatus(t, s.browser().get(c.query()), http.StatusServiceUnavailable, "Go back to "+place+"</a>", "error=temporarily_unavailable")
+			s.broker.Fail(nil)
+			down = false
+		}
 		denied := s.browser()
 		if got := denied.answer(denied.get(c.query()), "deny"); !strings.HasPrefix(got.location, uri) { // a person has clicked
 			t.Errorf("%s: denied, and sent to %q", uri, got.location)

@@ -38,6 +38,13 @@ const (
 	loginBurst      = 1200
 )
 
+// Requests that one address may send to the token, revocation and introspection
+// endpoints, together.
+const (
+	tokensPerMinute = 3000
+	tokenBurst      = 3000
+)
+
 // endedGrants is how long the record of an ended grant is kept.
 const endedGrants = 24 * time.Hour
 
@@ -175,9 +182,16 @@ func (p *parts) mountLogin(mux *http.ServeMux) error {
 	if err != nil {
 		return err
 	}
-	p.script(mux, "/oauth/token", http.HandlerFunc(tokens.Token))
-	p.script(mux, "/oauth/revoke", http.HandlerFunc(tokens.Revoke))
-	p.script(mux, "/oauth/introspect", http.HandlerFunc(tokens.Introspect))
+	proxies, err := p.Flags.proxies()
+	if err != nil {
+		return err
+	}
+	limiter := web.NewLimiter(tokensPerMinute, tokenBurst)
+	for path, h := range map[string]http.HandlerFunc{
+		"/oauth/token": tokens.Token, "/oauth/revoke": tokens.Revoke, "/oauth/introspect": tokens.Introspect,
+	} {
+		p.script(mux, path, limiter.Limit(h, proxies))
+	}
 
 	legs, err := ring(p.secrets, "legs")
 	if err != nil {
@@ -208,7 +222,7 @@ func (p *parts) mountFront(mux *http.ServeMux, walk *chain.Chain) error {
 		return err
 	}
 	front.New(front.Config{
-		Limiter: web.NewLimiter(loginsPerMinute, loginBurst), TrustedProxies: proxies,
+		Limiter: web.NewLimiter(loginsPerMinute, loginBurst), ConsentLimiter: web.NewLimiter(loginsPerMinute, loginBurst), TrustedProxies: proxies,
 		BaseURL: p.base, Issuer: p.auth.Issuer, Callbacks: callbacks,
 		Checker: &authorize.Checker{Clients: p.store, Policy: p.policy},
 		Chain:   walk, Pages: renderer, Ring: forms, Logger: p.Telemetry.Logger,

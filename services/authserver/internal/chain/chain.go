@@ -84,11 +84,19 @@ type Config struct {
 	Logger        *slog.Logger
 }
 
-// Chain walks browsers through providers. It keeps no state of its own.
-type Chain struct{ cfg Config }
+// Chain walks browsers through providers. It keeps no state of a login.
+type Chain struct {
+	cfg Config
+	// known holds the list of providers; who has taken it out may renew it.
+	known chan providerList
+}
 
 // New returns a chain.
-func New(cfg Config) *Chain { return &Chain{cfg: cfg} }
+func New(cfg Config) *Chain {
+	c := &Chain{cfg: cfg, known: make(chan providerList, 1)}
+	c.known <- providerList{}
+	return c
+}
 
 // Step is where the browser goes next: one of the fields is set.
 type Step struct {

@@ -32,8 +32,9 @@ type Config struct {
 	Checker   *authorize.Checker
 	Chain     *chain.Chain
 	Pages     *pages.Renderer
-	// Limiter bounds how many logins an address begins.
-	Limiter *web.Limiter
+	// Limiter bounds how many logins an address begins, ConsentLimiter how many it
+	// answers.
+	Limiter, ConsentLimiter *web.Limiter
 	// TrustedProxies may say who calls.
 	TrustedProxies []netip.Prefix
 	// Ring seals the tokens of forms.
@@ -137,6 +138,10 @@ func (f *Front) sendBack(w http.ResponseWriter, r *http.Request, status int, red
 }
 
 func (f *Front) consent(w http.ResponseWriter, r *http.Request) {
+	if ok, _ := f.cfg.ConsentLimiter.Allow(web.ClientAddress(r, f.cfg.TrustedProxies)); !ok {
+		f.fail(w, r, fault.New(fault.Exhausted, "too many logins were answered from this address"))
+		return
+	}
 	a, ok := f.form(w, r, questionConsent, "approve", "deny")
 	if !ok {
 		return

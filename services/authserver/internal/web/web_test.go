@@ -83,6 +83,41 @@ func TestOneAddressCannotUseUpTheAllowanceOfOthers(t *testing.T) {
 	})
 }
 
+func TestWhoHasManyAddressesHasNotManyAllowances(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := web.NewLimiter(60, 10)
+		allowed := 0
+		for i := range 1000 { // networks of one site
+			if ok, _ := l.Allow(netip.AddrFrom16([16]byte{0x20, 1, 6: byte(i >> 8), 7: byte(i)})); ok {
+				allowed++
+			}
+		}
+		if allowed != 80 {
+			t.Errorf("a site got %d calls at once, want eight bursts of ten", allowed)
+		}
+		// Fill the table with strangers, then come back under addresses that were forgotten.
+		l = web.NewLimiter(60, 10)
+		at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
+		for i := range 10_000 {
+			if ok, _ := l.Allow(at(i)); !ok {
+				t.Fatal("a stranger is refused while there is room")
+			}
+		}
+		allowed = 0
+		for i := range 1000 {
+			for range 10 {
+				if ok, _ := l.Allow(at(10_000 + i)); ok {
+					allowed++
+				}
+			}
+		}
+		if allowed > 100 {
+			t.Errorf("new addresses got %d calls at once in a full table, want 100 at most", allowed)
+		}
+	})
+}
+
 func TestOnlyATrustedProxyMaySayWhoCalls(t *testing.T) {
 	t.Parallel()
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
