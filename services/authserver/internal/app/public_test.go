@@ -133,6 +133,39 @@ func TestRegistrationsOfOneAddressAreLimited(t *testing.T) {
 	}
 }
 
+func TestAllowancesCountForThePersonBehindATrustedProxy(t *testing.T) {
+	t.Parallel()
+	s := newSystemWith(t, options{flags: func(f *app.Flags) {
+		f.RegistrationsPerMinute, f.RegistrationBurst = 1, 1
+		f.TrustedProxy = []string{"127.0.0.0/8", "::1/128"}
+	}})
+	ask := func(method, path, address string) int {
+		r, err := http.NewRequestWithContext(t.Context(), method, s.local(path), strings.NewReader(`{"redirect_uris":["http://localhost/cb"]}`))
+		s.must(err)
+		r.Header.Set("X-Forwarded-For", address)
+		return s.browser().do(r).status
+	}
+	for i, want := range []int{201, 429} {
+		if got := ask(http.MethodPost, "/oauth/register", "192.0.2.1"); got != want {
+			t.Errorf("registration %d: %d, want %d", i, got, want)
+		}
+	}
+	if got := ask(http.MethodPost, "/oauth/register", "192.0.2.2"); got != http.StatusCreated {
+		t.Errorf("another person behind the proxy: %d", got)
+	}
+	for path, method := range map[string]string{"/oauth/authorize": http.MethodGet, "/oauth/consent": http.MethodPost, "/oauth/token": http.MethodPost} {
+		limited := false
+		for range 5000 {
+			if limited = ask(method, path, "192.0.2.1") == http.StatusTooManyRequests; limited {
+				break
+			}
+		}
+		if got := ask(method, path, "192.0.2.2"); !limited || got == http.StatusTooManyRequests {
+			t.Errorf("%s: limited %v, another person %d", path, limited, got)
+		}
+	}
+}
+
 // subjects serves SubjectTokenService and returns a client that is called name.
 func (s *system) subjects(name string) authserverv1.SubjectTokenServiceClient {
 	s.t.Helper()

@@ -131,8 +131,12 @@ func newParts(cfg Config) (*parts, error) {
 		return nil, err
 	}
 	logger := cfg.Telemetry.Logger
+	macKeys, err := derive(p.secrets, "shared signing keys")
+	if err != nil {
+		return nil, err
+	}
 	p.keys, err = keys.New(keys.Config{
-		Keys: signing, TokenLifespan: max(auth.AccessTokenLifespan, subject.Lifespan),
+		Keys: signing, MACKeys: macKeys, TokenLifespan: max(auth.AccessTokenLifespan, subject.Lifespan),
 		PublishDelay: cfg.Flags.KeyPublishDelay, Store: p.store, Logger: logger,
 	})
 	p.outbox = outbox.New(p.store, cfg.Broker, logger)

@@ -2,14 +2,18 @@ package keys
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/services/authserver/internal/store"
 )
 
@@ -36,6 +40,9 @@ type Config struct {
 	PublishDelay time.Duration
 	// Refresh is how often the store is asked.
 	Refresh time.Duration
+	// MACKeys authenticate what is shared through the store, newest first; at least
+	// one.
+	MACKeys []secret.Bytes
 	Store   Store
 	Logger  *slog.Logger
 }
@@ -44,6 +51,7 @@ type Config struct {
 type Set struct {
 	cfg     Config
 	public  []store.SigningKey
+	own     map[string]jose.JSONWebKey
 	current atomic.Pointer[snapshot]
 }
 
@@ -59,21 +67,23 @@ func New(cfg Config) (*Set, error) {
 	if len(cfg.Keys) == 0 {
 		return nil, fault.New(fault.Invalid, "a signing key is required")
 	}
+	if len(cfg.MACKeys) == 0 {
+		return nil, fault.New(fault.Invalid, "a secret that authenticates the shared keys is required")
+	}
 	if cfg.Refresh <= 0 {
 		cfg.Refresh = DefaultRefresh
 	}
-	s := &Set{cfg: cfg}
-	seen := map[string]bool{}
+	s := &Set{cfg: cfg, own: map[string]jose.JSONWebKey{}}
 	for i, k := range cfg.Keys {
-		if seen[k.id] {
+		if _, twice := s.own[k.id]; twice {
 			return nil, fault.Newf(fault.Invalid, "signing key %d is given twice", i+1)
 		}
-		seen[k.id] = true
-		jwk, err := json.Marshal(jose.JSONWebKey{Key: k.private.Public(), KeyID: k.id, Algorithm: string(k.algorithm), Use: "sig"})
+		s.own[k.id] = jose.JSONWebKey{Key: k.private.Public(), KeyID: k.id, Algorithm: string(k.algorithm), Use: "sig"}
+		jwk, err := json.Marshal(s.own[k.id])
 		if err != nil {
 			return nil, fault.Wrap(fault.Internal, err, "cannot write a public key")
 		}
-		s.public = append(s.public, store.SigningKey{KID: k.id, JWK: jwk})
+		s.public = append(s.public, store.SigningKey{KID: k.id, JWK: jwk, MAC: mac(cfg.MACKeys[0], k.id, jwk)})
 	}
 	return s, nil
 }
@@ -109,14 +119,13 @@ func (s *Set) Publish(ctx context.Context) error {
 		Keys []json.RawMessage `json:"keys"`
 	}{Keys: []json.RawMessage{}}
 	for _, k := range all {
-		var jwk jose.JSONWebKey
-		if err := json.Unmarshal(k.JWK, &jwk); err != nil || !jwk.Valid() || !jwk.IsPublic() {
-			// Written by a version that knows more: publish it, verify nothing with it.
-			s.cfg.Logger.WarnContext(ctx, "a published key cannot be read", slog.String("kid", k.KID))
-		} else {
-			next.keys[k.KID] = jwk
+		jwk, text, err := s.trusted(k)
+		if err != nil {
+			s.cfg.Logger.WarnContext(ctx, "a shared signing key is left out", slog.String("kid", k.KID), fault.Attr(err))
+			continue
 		}
-		document.Keys = append(document.Keys, k.JWK)
+		next.keys[k.KID] = jwk
+		document.Keys = append(document.Keys, text)
 		published[k.KID] = k.Age
 	}
 	if next.jwks, err = json.Marshal(document); err != nil {
@@ -127,6 +136,34 @@ func (s *Set) Publish(ctx context.Context) error {
 		s.cfg.Logger.InfoContext(ctx, "signing key chosen", slog.String("kid", next.signer.id), slog.String("algorithm", string(next.signer.algorithm)))
 	}
 	return nil
+}
+
+// trusted returns a key of the store if it is one of ours, or a server that has one
+// of our secrets wrote it: whoever can write to the table alone could otherwise have
+// a key of their own published, and sign anybody's tokens.
+func (s *Set) trusted(k store.SigningKey) (jwk jose.JSONWebKey, text json.RawMessage, err error) {
+	jwk, own := s.own[k.KID]
+	if !own {
+		if err := json.Unmarshal(k.JWK, &jwk); err != nil || !jwk.Valid() || !jwk.IsPublic() || jwk.KeyID != k.KID {
+			return jwk, nil, fault.Wrap(fault.Invalid, err, "it is no public key")
+		}
+	}
+	// As we write it: the database does not keep a document's bytes.
+	if text, err = json.Marshal(jwk); err != nil {
+		return jwk, nil, fault.Wrap(fault.Internal, err, "it cannot be written")
+	}
+	if !own && !slices.ContainsFunc(s.cfg.MACKeys, func(key secret.Bytes) bool { return hmac.Equal(mac(key, k.KID, text), k.MAC) }) {
+		return jwk, nil, fault.New(fault.Unauthenticated, "no secret of this configuration has authenticated it")
+	}
+	return jwk, text, nil
+}
+
+// mac authenticates a key; no kid has a zero.
+func mac(key secret.Bytes, kid string, jwk []byte) []byte {
+	h := hmac.New(sha256.New, key.Reveal())
+	h.Write([]byte(kid + "\x00"))
+	h.Write(jwk)
+	return h.Sum(nil)
 }
 
 // choose returns the newest configured key that was published long enough ago;

@@ -59,11 +59,12 @@ type shared struct {
 	published map[string]time.Time
 	keepUntil map[string]time.Time
 	jwks      map[string]json.RawMessage
+	macs      map[string][]byte
 	down      bool
 }
 
 func newShared() *shared {
-	return &shared{now: time.Unix(1e9, 0), published: map[string]time.Time{}, keepUntil: map[string]time.Time{}, jwks: map[string]json.RawMessage{}}
+	return &shared{now: time.Unix(1e9, 0), published: map[string]time.Time{}, keepUntil: map[string]time.Time{}, jwks: map[string]json.RawMessage{}, macs: map[string][]byte{}}
 }
 
 func (s *shared) PublishKeys(_ context.Context, keys []store.SigningKey, keepFor time.Duration) ([]store.SigningKey, error) {
@@ -74,12 +75,12 @@ func (s *shared) PublishKeys(_ context.Context, keys []store.SigningKey, keepFor
 		if _, ok := s.published[k.KID]; !ok {
 			s.published[k.KID] = s.now
 		}
-		s.keepUntil[k.KID], s.jwks[k.KID] = s.now.Add(keepFor), k.JWK
+		s.keepUntil[k.KID], s.jwks[k.KID], s.macs[k.KID] = s.now.Add(keepFor), k.JWK, k.MAC
 	}
 	var all []store.SigningKey
 	for _, kid := range slices.Sorted(maps.Keys(s.published)) {
 		if s.keepUntil[kid].After(s.now) {
-			all = append(all, store.SigningKey{KID: kid, JWK: s.jwks[kid], Age: s.now.Sub(s.published[kid])})
+			all = append(all, store.SigningKey{KID: kid, JWK: s.jwks[kid], MAC: s.macs[kid], Age: s.now.Sub(s.published[kid])})
 		}
 	}
 	return all, nil
@@ -88,7 +89,7 @@ func (s *shared) PublishKeys(_ context.Context, keys []store.SigningKey, keepFor
 func newSet(t testing.TB, s *shared, list ...*keys.Key) *keys.Set {
 	t.Helper()
 	set, err := keys.New(keys.Config{
-		Keys: list, TokenLifespan: time.Hour, PublishDelay: keys.DefaultPublishDelay, Store: s, Logger: slog.New(slog.DiscardHandler),
+		Keys: list, MACKeys: []secret.Bytes{secret.NewBytes([]byte("newer")), secret.NewBytes([]byte("older"))}, TokenLifespan: time.Hour, PublishDelay: keys.DefaultPublishDelay, Store: s, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -258,7 +259,7 @@ func TestNothingIsSignedBeforeTheKeysArePublished(t *testing.T) {
 	t.Parallel()
 	s := newShared()
 	s.down = true
-	set, err := keys.New(keys.Config{Keys: []*keys.Key{ecKey(t)}, Store: s, Logger: slog.New(slog.DiscardHandler)})
+	set, err := keys.New(keys.Config{Keys: []*keys.Key{ecKey(t)}, MACKeys: []secret.Bytes{secret.NewBytes([]byte("m"))}, Store: s, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +277,40 @@ func TestNothingIsSignedBeforeTheKeysArePublished(t *testing.T) {
 func TestAKeyIsNotGivenTwice(t *testing.T) {
 	t.Parallel()
 	k := ecKey(t)
-	if _, err := keys.New(keys.Config{Keys: []*keys.Key{k, k}}); fault.KindOf(err) != fault.Invalid {
+	if _, err := keys.New(keys.Config{Keys: []*keys.Key{k, k}, MACKeys: []secret.Bytes{secret.NewBytes([]byte("m"))}}); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAKeyThatSomebodyWroteIntoTheTableIsNotPublished(t *testing.T) {
+	t.Parallel()
+	s := newShared()
+	planted := ecKey(t)
+	publish := func(mac string) {
+		t.Helper()
+		set, err := keys.New(keys.Config{
+			Keys: []*keys.Key{planted}, MACKeys: []secret.Bytes{secret.NewBytes([]byte(mac))}, TokenLifespan: time.Hour, Store: s, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := set.Publish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for mac, want := range map[string]bool{"stranger's": false, "older": true} {
+		publish(mac)
+		if document, _ := newSet(t, s, ecKey(t)).JWKS(); strings.Contains(string(document), planted.ID()) != want {
+			t.Errorf("written with the %s secret: published %v, want %v", mac, !want, want)
+		}
+	}
+	// One row's MAC is no good for another, and what cannot be read is nobody's key.
+	other := ecKey(t)
+	newSet(t, s, other)
+	s.macs[other.ID()] = s.macs[planted.ID()]
+	s.published["x"], s.keepUntil["x"], s.jwks["x"] = s.now, s.now.Add(time.Hour), json.RawMessage(`{"kid":"x","kty":"new"}`)
+	document, _ := newSet(t, s, ecKey(t)).JWKS()
+	if strings.Contains(string(document), other.ID()) || strings.Contains(string(document), `"kid":"x"`) {
+		t.Errorf("published %s", document)
 	}
 }

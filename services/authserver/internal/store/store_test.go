@@ -595,8 +595,8 @@ func TestSweepingNeverTakesARegistrationThatIsInUse(t *testing.T) {
 func TestEveryReplicaSeesEachKeyThatStillVerifies(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	one := store.SigningKey{KID: "one", JWK: []byte(`{"kid":"one"}`)}
-	two := store.SigningKey{KID: "two", JWK: []byte(`{"kid":"two"}`)}
+	one := store.SigningKey{KID: "one", JWK: []byte(`{"kid":"one"}`), MAC: []byte("mac")}
+	two := store.SigningKey{KID: "two", JWK: []byte(`{"kid":"two"}`), MAC: []byte("mac")}
 	_, err := f.PublishKeys(t.Context(), []store.SigningKey{one}, time.Hour)
 	f.must(err)
 	all, err := f.PublishKeys(t.Context(), []store.SigningKey{two}, time.Hour)

@@ -113,6 +113,8 @@ CREATE INDEX ON authserver.session_ends (next_attempt_at);
 CREATE TABLE authserver.signing_keys (
     kid          text PRIMARY KEY,
     jwk          jsonb NOT NULL,
+    -- Under a secret of the configuration: who can only write here cannot add a key.
+    mac          bytea NOT NULL,
     published_at timestamptz NOT NULL DEFAULT now(),
     -- Until when tokens signed with it may be alive.
     keep_until   timestamptz NOT NULL
