@@ -28,9 +28,9 @@ func parseStat(stat []byte) (time.Duration, error) {
 	if len(fields) <= stime {
 		return 0, errNoStat
 	}
-	var ticks uint64
+	var ticks uint64 // two of 38 bits (87 years each) fit a Duration
 	for _, field := range [][]byte{fields[utime], fields[stime]} {
-		n, err := strconv.ParseUint(string(field), 10, 40)
+		n, err := strconv.ParseUint(string(field), 10, 38)
 		if err != nil {
 			return 0, fmt.Errorf("%w: %q is no number of ticks", errNoStat, field)
 		}
