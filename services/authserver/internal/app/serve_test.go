@@ -15,6 +15,7 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
 	"chatelaine.dev/internal/rpc/rpctest"
+	authserverv1 "chatelaine.dev/proto/authserver/v1"
 	"chatelaine.dev/services/authserver/internal/app"
 	"chatelaine.dev/services/authserver/internal/store"
 )
@@ -71,6 +72,15 @@ func TestTheProcessStartsWithoutTheBrokerAndSaysWhatItWaitsFor(t *testing.T) {
 	waitFor(t, "http://"+flags.AdminAddress+"/readyz", http.StatusOK, `"status":"ready"`)
 	waitFor(t, "http://"+flags.PublicAddress+"/oauth/jwks", http.StatusOK, `"kty":"EC"`)
 	waitFor(t, "http://"+flags.AdminAddress+"/metrics", http.StatusOK, `http_route="/oauth/jwks"`)
+	for name, want := range map[string]fault.Kind{ // the person of nobody's session, to the one who may ask
+		"tokenbroker": fault.Precondition, "gateway": fault.Denied, "authserver": fault.Denied, "operator": fault.Denied,
+	} {
+		subjects := authserverv1.NewSubjectTokenServiceClient(ca.Dial(flags.GRPCAddress, "authserver", nil, name))
+		_, err := subjects.MintSubjectToken(t.Context(), &authserverv1.MintSubjectTokenRequest{SessionId: "s", UserId: "u", Audience: "https://sts.example/token"})
+		if fault.KindOf(err) != want {
+			t.Errorf("%s asks for a subject token: %v", name, err)
+		}
+	}
 }
 
 // waitFor asks until the answer is the one that is wanted.

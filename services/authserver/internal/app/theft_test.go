@@ -177,3 +177,31 @@ func TestACodeThatComesTooLateIsNoReplay(t *testing.T) {
 		t.Error("a code that came too late ended a session")
 	}
 }
+
+func TestWhatIsSealedOpensOnlyWhereItWasSealed(t *testing.T) {
+	t.Parallel()
+	t.Run("a leg of another login", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		c, b := s.client(), s.browser()
+		first := s.broker.SignIn(t, c.approve(b), "alice")
+		c.approve(b)
+		s.exec(`UPDATE authserver.legs l SET sealed = o.sealed FROM authserver.legs o WHERE o.request_id <> l.request_id`)
+		wantStatus(t, b.get(first), http.StatusInternalServerError, "Something went wrong")
+		if n := s.broker.Calls("RedeemCode"); n != 0 {
+			t.Error("the verifier of another login went to the broker")
+		}
+	})
+	t.Run("an answer of another session", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		c, first := s.connected()
+		other := c.redeem(c.login(s.browser()))
+		c.refresh(first.RefreshToken)
+		_, claims := s.verified(other.AccessToken)
+		s.exec(`UPDATE authserver.refresh_tokens SET grant_id = (SELECT id FROM authserver.grants WHERE session_id = $1) WHERE used_at IS NOT NULL`, claims["tsid"])
+		if got := c.refresh(first.RefreshToken); got.status != http.StatusInternalServerError || got.AccessToken != "" {
+			t.Errorf("%+v", got)
+		}
+	})
+}

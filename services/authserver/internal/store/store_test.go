@@ -477,6 +477,22 @@ func TestARefreshTokenMayBePresentedAgainWithinItsGrace(t *testing.T) {
 	}
 }
 
+func TestUsedRefreshTokensDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.active("g1")
+	f.must(f.RotateRefreshToken(t.Context(), "g1", rotation("rt-g1", "rt-2")))
+	f.must(f.RotateRefreshToken(t.Context(), "g1", rotation("rt-2", "rt-3")))
+	f.exec(`UPDATE authserver.refresh_tokens SET expires_at = now() WHERE signature_hash IN ($1, $2)`, store.Digest("rt-g1"), store.Digest("rt-3"))
+	_, err := f.Sweep(t.Context(), policy)
+	f.must(err)
+	for signature, want := range map[string]bool{"rt-g1": false, "rt-2": true, "rt-3": true} {
+		if _, _, err := f.RefreshToken(t.Context(), signature, time.Minute); (err == nil) != want {
+			t.Errorf("%s: kept %v, want %v", signature, err == nil, want)
+		}
+	}
+}
+
 func TestNoTokenOfAnEndedGrantIsRotated(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

@@ -59,6 +59,13 @@ func (s *Store) Sweep(ctx context.Context, p SweepPolicy) (Swept, error) {
 		WHERE sealed_answer IS NOT NULL AND used_at <= now() - $1::interval`, p.Grace); err != nil {
 		return n, postgres.Fault(err)
 	}
+	// A used token shows reuse as long as it could have been used itself.
+	if _, err := s.db(ctx).Exec(ctx, `
+		DELETE FROM authserver.refresh_tokens WHERE signature_hash IN (
+			SELECT signature_hash FROM authserver.refresh_tokens WHERE used_at IS NOT NULL AND expires_at <= now()
+			LIMIT $1 FOR UPDATE SKIP LOCKED)`, 10*sweepBatch); err != nil {
+		return n, postgres.Fault(err)
+	}
 	tag, err := s.db(ctx).Exec(ctx, `DELETE FROM authserver.signing_keys WHERE keep_until <= now()`)
 	n.Keys = tag.RowsAffected()
 	return n, postgres.Fault(err)

@@ -82,7 +82,7 @@ CREATE TABLE authserver.authorization_codes (
     used_at        timestamptz
 );
 
--- Refresh tokens. Used ones stay, so that reuse is seen.
+-- Refresh tokens. Used ones stay until they expire, so that reuse is seen.
 CREATE TABLE authserver.refresh_tokens (
     -- SHA-256 of the token's signature.
     signature_hash bytea PRIMARY KEY,
@@ -98,6 +98,7 @@ CREATE TABLE authserver.refresh_tokens (
 CREATE INDEX ON authserver.refresh_tokens (grant_id);
 CREATE INDEX ON authserver.refresh_tokens (successor_hash) WHERE sealed_answer IS NOT NULL;
 CREATE INDEX ON authserver.refresh_tokens (used_at) WHERE sealed_answer IS NOT NULL;
+CREATE INDEX ON authserver.refresh_tokens (expires_at) WHERE used_at IS NOT NULL;
 
 -- Sessions that the broker must still be told to end.
 CREATE TABLE authserver.session_ends (
