@@ -23,8 +23,10 @@ const (
 	// readTimeout bounds one look, and reconnecting.
 	readTimeout = 3 * time.Second
 	retryAfter  = 250 * time.Millisecond
-	readLimit   = 1000
-	queueSize   = 1024
+	// admitTimeout is how long a watch waits for the feed's first look.
+	admitTimeout = 5 * time.Second
+	readLimit    = 1000
+	queueSize    = 1024
 )
 
 // Feed reads the event log and hands each event to all watchers.
@@ -35,12 +37,15 @@ type Feed struct {
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
 	ended    error // why there are no watchers any more
+	// following is closed while the feed has a position: what is committed from
+	// then on is sent.
+	following chan struct{}
 }
 
 // NewFeed returns a feed that reads over a connection to url; Run does its work.
 // The connection should be direct: through a transaction pooler nothing wakes it.
 func NewFeed(url secret.String, logger *slog.Logger) *Feed {
-	return &Feed{url: url, logger: logger, watchers: map[*watcher]struct{}{}}
+	return &Feed{url: url, logger: logger, watchers: map[*watcher]struct{}{}, following: make(chan struct{})}
 }
 
 // message is an event, or a heartbeat when the event has no position.
@@ -55,21 +60,62 @@ type watcher struct {
 	err   error
 }
 
-// subscribe adds a watcher; leave must be called when done.
-func (f *Feed) subscribe() (w *watcher, leave func()) {
-	w = &watcher{queue: make(chan message, queueSize)}
+// subscribe adds a watcher once the feed knows from where it reads: a watcher that
+// came before would lose what is committed up to then. leave must be called when done.
+func (f *Feed) subscribe(ctx context.Context) (w *watcher, leave func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
+	defer cancel()
+	for {
+		w, following, err := f.admit()
+		if err != nil {
+			return nil, nil, err
+		}
+		if w != nil {
+			return w, func() {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.drop(w, nil)
+			}, nil
+		}
+		select {
+		case <-following:
+		case <-ctx.Done():
+			return nil, nil, fault.New(fault.Unavailable, "the broker does not read the event log yet: try again")
+		}
+	}
+}
+
+// admit adds a watcher, or returns what to wait for.
+func (f *Feed) admit() (*watcher, <-chan struct{}, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ended != nil {
-		w.err = f.ended
-		close(w.queue)
-		return w, func() {}
+		return nil, nil, f.ended
 	}
-	f.watchers[w] = struct{}{}
-	return w, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.drop(w, nil)
+	select {
+	case <-f.following:
+		w := &watcher{queue: make(chan message, queueSize)}
+		f.watchers[w] = struct{}{}
+		return w, nil, nil
+	default:
+		return nil, f.following, nil
+	}
+}
+
+// started lets watchers in; the feed has a position.
+func (f *Feed) started() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.following)
+}
+
+// restart ends all watchers and lets none in until the feed has a position again.
+func (f *Feed) restart(why error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.following = make(chan struct{})
+	for w := range f.watchers {
+		f.drop(w, why)
 	}
 }
 
@@ -119,7 +165,7 @@ func (f *Feed) Run(ctx context.Context) error {
 		}
 		if fault.ReasonOf(err) == reason.PositionUnknown { // the log was replaced under us
 			position = -1
-			f.dropAll(err)
+			f.restart(err)
 		}
 		f.logger.LogAttrs(ctx, slog.LevelWarn, "the event log cannot be read: watchers hear nothing", fault.Attr(err))
 		select {
@@ -192,8 +238,13 @@ func (f *Feed) look(ctx context.Context, conn *pgx.Conn, position *int64) (full 
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	if *position < 0 {
-		*position, err = store.Head(ctx, conn)
-		return false, err
+		head, err := store.Head(ctx, conn)
+		if err != nil {
+			return false, err
+		}
+		*position = head
+		f.started()
+		return false, nil
 	}
 	events, _, err := store.EventsAfter(ctx, conn, *position, readLimit)
 	if err != nil || len(events) == 0 {

@@ -41,7 +41,10 @@ func NewWatcher(feed *Feed, log Log, lifetime func() time.Duration) *Watcher {
 // Precondition with reason POSITION_UNKNOWN: the watcher forgets all it has cached
 // and starts at 0.
 func (w *Watcher) WatchSessions(req *brokerv1.WatchSessionsRequest, stream Stream) error {
-	q, leave := w.feed.subscribe() // before the snapshot: nothing falls in between
+	q, leave, err := w.feed.subscribe(stream.Context()) // before the snapshot: nothing falls in between
+	if err != nil {
+		return err
+	}
 	defer leave()
 	seen, err := w.catchUp(req.GetAfterPosition(), stream)
 	if err != nil {
@@ -66,6 +69,8 @@ func (w *Watcher) WatchSessions(req *brokerv1.WatchSessionsRequest, stream Strea
 					Position: seen,
 					Event:    &brokerv1.WatchSessionsResponse_Heartbeat{Heartbeat: &brokerv1.Heartbeat{}},
 				})
+			case m.Position > seen+1: // positions have no gaps: something was missed
+				seen, err = w.resume(seen, stream)
 			case m.Position > seen:
 				seen = m.Position
 				err = stream.Send(response(m.Event))
@@ -88,8 +93,13 @@ func (w *Watcher) catchUp(after int64, stream Stream) (seen int64, err error) {
 		}
 		return head, sendAll(stream, ended)
 	}
+	return w.resume(after, stream)
+}
+
+// resume sends all events after a position, and returns the last one's.
+func (w *Watcher) resume(after int64, stream Stream) (seen int64, err error) {
 	for {
-		events, head, err := w.log.EventsAfter(ctx, after, readLimit)
+		events, head, err := w.log.EventsAfter(stream.Context(), after, readLimit)
 		if err != nil {
 			return 0, err
 		}
