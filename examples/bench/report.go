@@ -128,6 +128,9 @@ func (r *Report) writeHead(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\n%s/%s · %d cores%s · %s · load average before the run %.2f\n", m.OS, m.Arch, m.Cores, parenthesized(m.CPU), m.GoVersion, m.LoadAverage)
 	fmt.Fprintf(b, "tools/call, MCP %s (%s), %d bytes of text, answered as %s · %d connections, %d rounds of %s each, interleaved\n",
 		s.Version, era, s.TextBytes, form, s.Connections, s.Rounds, s.Duration)
+	if m.LoadAverage > float64(m.Cores) {
+		fmt.Fprintln(b, "The machine was busy before the run: expect wide spreads, and repeat it when the machine is idle.")
+	}
 }
 
 func parenthesized(text string) string {
