@@ -308,7 +308,7 @@ func (b *bench) measureCredentials(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	l := &credentialLoad{
 		broker: brokerv1.NewCredentialServiceClient(conn), callers: b.Connections,
 		request: &brokerv1.GetCredentialRequest{AccessToken: b.token, Backend: backendName, ConfigDigest: set.Digest()},

@@ -156,7 +156,7 @@ func (r *Report) writeRatios(b *bytes.Buffer) {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", label(result), ratio(m.CallsPerSecond), ratio(m.P50), ratio(m.P99), cpu)
 	}
-	t.Flush()
+	_ = t.Flush() // into memory
 }
 
 func (r *Report) writeAbsolute(b *bytes.Buffer) {
@@ -171,7 +171,7 @@ func (r *Report) writeAbsolute(b *bytes.Buffer) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", label(result), count(m.CallsPerSecond.Median), span(m.P50.Median), span(m.P99.Median),
 			span(m.CPUPerCall.Median), result.Process, span(backend.Median))
 	}
-	t.Flush()
+	_ = t.Flush() // into memory
 }
 
 // partLabels are what the parts of the broker's own benchmark measure.
@@ -197,7 +197,7 @@ func (r *Report) writeCredentials(b *bytes.Buffer) {
 		}
 		fmt.Fprintf(t, "   %s\t%s\n", name, count(part.CallsPerSecond))
 	}
-	t.Flush()
+	_ = t.Flush() // into memory
 }
 
 func table(b *bytes.Buffer) *tabwriter.Writer {
