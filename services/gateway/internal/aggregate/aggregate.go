@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"bytes"
 	"cmp"
 	"log/slog"
 	"net/http"
@@ -100,9 +101,9 @@ type Handler struct {
 	// and id, with the function that cancels them.
 	bridged sync.Map
 
-	chunks sync.Pool // of *[]byte
-	gaps   metric.Int64Counter
-	now    func() time.Time
+	buffers sync.Pool // of *bytes.Buffer, for answers
+	gaps    metric.Int64Counter
+	now     func() time.Time
 }
 
 // New makes the handler. The resource server in front of it has put the caller
@@ -127,7 +128,7 @@ func New(cfg Config) (*Handler, error) {
 		annotated:        lru.New[[]era.Param](annotatedCache, statelessFor),
 		maxBody:          cmp.Or(cfg.MaxBody, DefaultMaxBody),
 		unauthorized:     cfg.Unauthorized, gaps: gaps, now: time.Now,
-		chunks: sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }},
+		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }},
 	}
 	if h.unauthorized == nil {
 		h.unauthorized = func(w http.ResponseWriter, _ *http.Request, text string) {

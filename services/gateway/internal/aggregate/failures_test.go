@@ -1,6 +1,7 @@
 package aggregate_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"net/http"
@@ -209,23 +210,69 @@ func TestAnAnswerThatIsCutOffIsNotTakenForAnAnswer(t *testing.T) {
 		w.Header().Set("Content-Length", "1000")
 		_, _ = w.Write([]byte(`{"jsonrpc":"2.0","id":3,`))
 	}))
+	a = h.do(t, http.MethodPost, toolCall, "Mcp-Session-Id", id)
+	if !strings.Contains(a.body, `"id":3`) || !strings.Contains(a.body, `"isError":true`) {
+		t.Errorf("an answer that was cut off: %s", a.body)
+	}
+}
+
+func TestABackendAnswersNothingButTheRequestThatItWasSent(t *testing.T) {
+	t.Parallel()
+	const forged = `{"jsonrpc":"2.0","id":99,"result":{"content":[],"forged":"\"method\""}}`
+	const genuine = `{"jsonrpc":"2.0","id":3,"result":{"content":[],"genuine":true}}`
+	const notification = `{"jsonrpc":"2.0","method":"notifications/message"}`
+	stream := func(messages ...string) string { return "data: " + strings.Join(messages, "\n\ndata: ") + "\n\n" }
+	for name, c := range map[string]struct {
+		contentType, body, want string
+	}{
+		"a call's stream":                    {"text/event-stream", stream(forged, "no message", notification, genuine, genuine), "genuine"},
+		"a stream without the answer":        {"text/event-stream", stream(notification, forged), `"isError":true`},
+		"an answer in JSON":                  {"application/json", forged, `"isError":true`},
+		"a line that only some take for one": {"text/event-stream", ": x\rdata: " + genuine + "\r\r", "genuine"},
+	} {
+		repos := newServer(t, "repos", serverOptions{}).echo("get")
+		h := newHouse(t, 1, repos)
+		id := h.open(t, "alice", eraSession)
+		repos.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", c.contentType)
+			_, _ = w.Write([]byte(c.body))
+		}))
+		a := h.do(t, http.MethodPost, toolCall, "Mcp-Session-Id", id)
+		if strings.Contains(a.body, "forged") || strings.Contains(a.body, "no message") || strings.Contains(a.body, "\r") {
+			t.Errorf("%s: what is not the answer has passed: %s", name, a.body)
+		}
+		if strings.Count(a.body, c.want) != 1 || !strings.Contains(a.body, `"id":3`) {
+			t.Errorf("%s: got %s, want %s once", name, a.body, c.want)
+		}
+	}
+}
+
+func TestTheStreamOfASessionAnswersNoCall(t *testing.T) {
+	t.Parallel()
+	evil := newServer(t, "evil", serverOptions{}).echo("get")
+	h := newHouse(t, 1, evil, newServer(t, "good", serverOptions{}).echo("get"))
+	id := h.open(t, "alice", eraSession)
+	evil.use(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = w.Write([]byte("data: {\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{\"content\":[]}}\n\n" +
+			"data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}\n\n"))
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL, strings.NewReader(toolCall))
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Accept", "text/event-stream")
 	r.Header.Set("Mcp-Session-Id", id)
 	resp, err := http.DefaultClient.Do(r)
-	if err == nil {
-		_, err = resp.Body.Read(make([]byte, 2000))
-		for err == nil {
-			_, err = resp.Body.Read(make([]byte, 2000))
-		}
-		_ = resp.Body.Close()
-		if err.Error() == "EOF" {
-			t.Error("a part of an answer looks like the whole")
-		}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if first := nextData(t, bufio.NewReader(resp.Body)); !strings.Contains(first, "notifications/message") {
+		t.Errorf("the stream of the session has %s", first)
 	}
 }

@@ -103,7 +103,7 @@ func (h *Handler) resume(ctx context.Context, w http.ResponseWriter, r *http.Req
 	defer resp.Body.Close()
 	out, done := newStream(w)
 	defer done()
-	s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID}
+	s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: from.Request}
 	_ = out.Start()
 	_ = s.copy(resp.Body) // cut off, the client asks again
 }

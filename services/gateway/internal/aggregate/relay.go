@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -18,14 +20,16 @@ import (
 	"chatelaine.dev/services/gateway/internal/sse"
 )
 
-// relay passes a backend's answer to the client as it comes in. Results pass
-// unread; of a stream, event ids and the ids of the backend's own requests are
-// sealed, because they come back to us and must find their backend again.
+// relay passes a backend's answer to the client: of a stream each event as it
+// comes in, otherwise the whole. No answer passes but the one to this request,
+// or a backend could answer what another one was asked. Of a stream, event ids
+// and the ids of the backend's own requests are sealed, because they come back to
+// us and must find their backend again.
 func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, b *config.Backend, peer *upstream.Peer, resp *http.Response) error {
 	if upstream.IsStream(resp) {
 		out, done := newStream(w)
 		defer done()
-		s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID}
+		s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: q.id}
 		_ = s.out.Start() // a client that is gone ends ctx
 		err := s.copy(resp.Body)
 		if ctx.Err() == nil && !s.answered && q.id != nil {
@@ -38,28 +42,59 @@ func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, 
 	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || t != "application/json" || resp.StatusCode != http.StatusOK {
 		return noAnswer(b)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	if length := resp.Header.Get("Content-Length"); length != "" {
-		w.Header().Set("Content-Length", length)
+	buf := h.buffers.Get().(*bytes.Buffer) //nolint:forcetypeassert // New makes nothing else
+	defer func() {
+		if buf.Cap() <= maxKept {
+			buf.Reset()
+			h.buffers.Put(buf)
+		}
+	}()
+	if _, err := buf.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1)); err != nil {
+		return errCutOff(b, err)
+	}
+	if buf.Len() > maxAnswer {
+		return errNonsense(b, fmt.Errorf("the answer is larger than %d bytes", maxAnswer))
+	}
+	if m, err := jsonrpc.Parse(buf.Bytes()); err != nil || !answers(&m, q.id) {
+		return errNonsense(b, err)
 	}
 	out, done := withDeadlines(w)
 	defer done()
-	if err := h.copy(out, resp.Body); err != nil {
-		// The status is out: only a broken connection tells that this is no answer.
-		panic(http.ErrAbortHandler)
-	}
+	out.Header().Set("Content-Length", strconv.Itoa(buf.Len()))
+	jsonrpc.Write(out, http.StatusOK, buf.Bytes())
 	return nil
 }
 
-const chunkSize = 32 << 10
+const (
+	// maxAnswer bounds an answer that is no stream, in bytes.
+	maxAnswer = sse.DefaultMaxEvent
+	// maxKept is up to what size in bytes a buffer is used again.
+	maxKept = 1 << 20
+)
 
-// copy copies an answer through a buffer that is used again.
-func (h *Handler) copy(w io.Writer, r io.Reader) error {
-	chunk := h.chunks.Get().(*[]byte) //nolint:forcetypeassert // New makes nothing else
-	defer h.chunks.Put(chunk)
-	_, err := io.CopyBuffer(struct{ io.Writer }{w}, r, *chunk)
-	return err
+// answers reports whether m is the answer to the request with that id. Servers
+// may write the characters of a string in another way.
+func answers(m *jsonrpc.Message, id []byte) bool {
+	if !m.IsResponse() || len(id) == 0 {
+		return false
+	}
+	if bytes.Equal(m.RawID(), id) {
+		return true
+	}
+	got, ok := jsonrpc.Text(m.Raw, m.ID)
+	if !ok {
+		return false
+	}
+	want, ok := jsonrpc.Text(id, jsonrpc.Span{End: len(id)})
+	return ok && got == want
+}
+
+func errNonsense(b *config.Backend, cause error) error {
+	if cause == nil {
+		cause = errors.New("this is not the answer to the request")
+	}
+	return fault.Wrap(fault.Unavailable, cause, "backend "+b.Name+" gave an answer that makes no sense").
+		WithReason(upstream.ReasonAnswer, "backend", b.Name)
 }
 
 func noAnswer(b *config.Backend) error {
@@ -81,7 +116,9 @@ type stream struct {
 	out     *sse.Writer
 	// eventID seals an event's id; its result is sent in its place, unless nil.
 	eventID func(s *stream, id []byte) []byte
-	// answered: the answer to a request of the client has passed.
+	// id of the request that the stream may answer; nil where it answers none.
+	id []byte
+	// answered: the answer to that request has passed.
 	answered bool
 	// mu is held while an event gets its id and is sent, where several streams
 	// share out; nil otherwise.
@@ -156,26 +193,26 @@ func (s *stream) pass(ev *sse.Event) error {
 			ev.Data, changed = data, true
 		}
 	}
-	if changed {
+	// Clients that do not take CR for the end of a line would read something else
+	// than was looked at here.
+	if changed || bytes.IndexByte(ev.Raw, '\r') >= 0 {
 		return s.out.Write(*ev)
 	}
 	return s.out.WriteRaw(ev.Raw)
 }
 
-var methodMember = []byte(`"method"`)
-
 // data returns what is to be sent instead of a message, nil when it may pass as
-// it is. Answers are recognised by having no method, without being read.
+// it is. What is no message, or answers something else than the stream's request,
+// is dropped.
 func (s *stream) data(data []byte) (instead []byte, keep bool) {
-	if !bytes.Contains(data, methodMember) {
-		s.answered = true
-		return nil, true
-	}
 	m, err := jsonrpc.Parse(data)
 	switch {
 	case err != nil:
-		return nil, true // not ours to judge; the client will
+		return nil, false
 	case m.IsResponse():
+		if s.answered || !answers(&m, s.id) {
+			return nil, false
+		}
 		s.answered = true
 		return nil, true
 	case !m.IsRequest():

@@ -32,6 +32,8 @@ type eventToken struct {
 	Positions map[string]string `json:"p,omitempty"`
 	Backend   string            `json:"b,omitempty"`
 	ID        string            `json:"i,omitempty"`
+	// Request is the id of the call, which the rest of its stream may answer.
+	Request json.RawMessage `json:"r,omitempty"`
 }
 
 // place is what tokens are bound to beside the person.
@@ -118,5 +120,5 @@ func oneEventID(s *stream, id []byte) []byte {
 	if s.request.session == nil || s.peer.Stateless() || len(id) == 0 {
 		return nil
 	}
-	return s.handler.sealEventID(s.request, &eventToken{Backend: s.backend.Name, ID: string(id)})
+	return s.handler.sealEventID(s.request, &eventToken{Backend: s.backend.Name, ID: string(id), Request: s.id})
 }
