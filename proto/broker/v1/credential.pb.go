@@ -430,6 +430,7 @@ type WatchSessionsResponse struct {
 	//	*WatchSessionsResponse_ConnectionChanged
 	//	*WatchSessionsResponse_SnapshotComplete
 	//	*WatchSessionsResponse_Heartbeat
+	//	*WatchSessionsResponse_SessionChanged
 	Event         isWatchSessionsResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -515,6 +516,15 @@ func (x *WatchSessionsResponse) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *WatchSessionsResponse) GetSessionChanged() *SessionChanged {
+	if x != nil {
+		if x, ok := x.Event.(*WatchSessionsResponse_SessionChanged); ok {
+			return x.SessionChanged
+		}
+	}
+	return nil
+}
+
 type isWatchSessionsResponse_Event interface {
 	isWatchSessionsResponse_Event()
 }
@@ -539,6 +549,11 @@ type WatchSessionsResponse_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,5,opt,name=heartbeat,proto3,oneof"`
 }
 
+type WatchSessionsResponse_SessionChanged struct {
+	// A session goes on, but what was handed out for it must be asked for again.
+	SessionChanged *SessionChanged `protobuf:"bytes,6,opt,name=session_changed,json=sessionChanged,proto3,oneof"`
+}
+
 func (*WatchSessionsResponse_SessionEnded) isWatchSessionsResponse_Event() {}
 
 func (*WatchSessionsResponse_ConnectionChanged) isWatchSessionsResponse_Event() {}
@@ -546,6 +561,8 @@ func (*WatchSessionsResponse_ConnectionChanged) isWatchSessionsResponse_Event() 
 func (*WatchSessionsResponse_SnapshotComplete) isWatchSessionsResponse_Event() {}
 
 func (*WatchSessionsResponse_Heartbeat) isWatchSessionsResponse_Event() {}
+
+func (*WatchSessionsResponse_SessionChanged) isWatchSessionsResponse_Event() {}
 
 // SessionEnded says that a session's credentials and access tokens are no longer good.
 type SessionEnded struct {
@@ -593,6 +610,54 @@ func (x *SessionEnded) GetSessionId() string {
 	return ""
 }
 
+// SessionChanged says that credentials of a session are void, those without a connection too, while its access tokens
+// stay good: its user was locked or unlocked, or its links changed. A watcher that does not know the event loses nothing
+// but speed: the credentials that it keeps end by their own expiry.
+type SessionChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session; the tsid claim of its access tokens.
+	SessionId     string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionChanged) Reset() {
+	*x = SessionChanged{}
+	mi := &file_broker_v1_credential_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionChanged) ProtoMessage() {}
+
+func (x *SessionChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_broker_v1_credential_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionChanged.ProtoReflect.Descriptor instead.
+func (*SessionChanged) Descriptor() ([]byte, []int) {
+	return file_broker_v1_credential_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SessionChanged) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
 // ConnectionChanged says that credentials of a connection are void.
 type ConnectionChanged struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -604,7 +669,7 @@ type ConnectionChanged struct {
 
 func (x *ConnectionChanged) Reset() {
 	*x = ConnectionChanged{}
-	mi := &file_broker_v1_credential_proto_msgTypes[8]
+	mi := &file_broker_v1_credential_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +681,7 @@ func (x *ConnectionChanged) String() string {
 func (*ConnectionChanged) ProtoMessage() {}
 
 func (x *ConnectionChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_broker_v1_credential_proto_msgTypes[8]
+	mi := &file_broker_v1_credential_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +694,7 @@ func (x *ConnectionChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionChanged.ProtoReflect.Descriptor instead.
 func (*ConnectionChanged) Descriptor() ([]byte, []int) {
-	return file_broker_v1_credential_proto_rawDescGZIP(), []int{8}
+	return file_broker_v1_credential_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ConnectionChanged) GetConnectionId() string {
@@ -648,7 +713,7 @@ type SnapshotComplete struct {
 
 func (x *SnapshotComplete) Reset() {
 	*x = SnapshotComplete{}
-	mi := &file_broker_v1_credential_proto_msgTypes[9]
+	mi := &file_broker_v1_credential_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +725,7 @@ func (x *SnapshotComplete) String() string {
 func (*SnapshotComplete) ProtoMessage() {}
 
 func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
-	mi := &file_broker_v1_credential_proto_msgTypes[9]
+	mi := &file_broker_v1_credential_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +738,7 @@ func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotComplete.ProtoReflect.Descriptor instead.
 func (*SnapshotComplete) Descriptor() ([]byte, []int) {
-	return file_broker_v1_credential_proto_rawDescGZIP(), []int{9}
+	return file_broker_v1_credential_proto_rawDescGZIP(), []int{10}
 }
 
 // Heartbeat is sent each second.
@@ -685,7 +750,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_broker_v1_credential_proto_msgTypes[10]
+	mi := &file_broker_v1_credential_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +762,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_broker_v1_credential_proto_msgTypes[10]
+	mi := &file_broker_v1_credential_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +775,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_broker_v1_credential_proto_rawDescGZIP(), []int{10}
+	return file_broker_v1_credential_proto_rawDescGZIP(), []int{11}
 }
 
 var File_broker_v1_credential_proto protoreflect.FileDescriptor
@@ -747,15 +812,19 @@ const file_broker_v1_credential_proto_rawDesc = "" +
 	"\x16ReportRejectedResponse\x12\x18\n" +
 	"\arenewed\x18\x01 \x01(\bR\arenewed\"F\n" +
 	"\x14WatchSessionsRequest\x12.\n" +
-	"\x0eafter_position\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\rafterPosition\"\xd4\x02\n" +
+	"\x0eafter_position\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\rafterPosition\"\x9a\x03\n" +
 	"\x15WatchSessionsResponse\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x03R\bposition\x12>\n" +
 	"\rsession_ended\x18\x02 \x01(\v2\x17.broker.v1.SessionEndedH\x00R\fsessionEnded\x12M\n" +
 	"\x12connection_changed\x18\x03 \x01(\v2\x1c.broker.v1.ConnectionChangedH\x00R\x11connectionChanged\x12J\n" +
 	"\x11snapshot_complete\x18\x04 \x01(\v2\x1b.broker.v1.SnapshotCompleteH\x00R\x10snapshotComplete\x124\n" +
-	"\theartbeat\x18\x05 \x01(\v2\x14.broker.v1.HeartbeatH\x00R\theartbeatB\x0e\n" +
+	"\theartbeat\x18\x05 \x01(\v2\x14.broker.v1.HeartbeatH\x00R\theartbeat\x12D\n" +
+	"\x0fsession_changed\x18\x06 \x01(\v2\x19.broker.v1.SessionChangedH\x00R\x0esessionChangedB\x0e\n" +
 	"\x05event\x12\x05\xbaH\x02\b\x01\"-\n" +
 	"\fSessionEnded\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\"/\n" +
+	"\x0eSessionChanged\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"8\n" +
 	"\x11ConnectionChanged\x12#\n" +
@@ -781,7 +850,7 @@ func file_broker_v1_credential_proto_rawDescGZIP() []byte {
 	return file_broker_v1_credential_proto_rawDescData
 }
 
-var file_broker_v1_credential_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_broker_v1_credential_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_broker_v1_credential_proto_goTypes = []any{
 	(*GetCredentialRequest)(nil),   // 0: broker.v1.GetCredentialRequest
 	(*GetCredentialResponse)(nil),  // 1: broker.v1.GetCredentialResponse
@@ -791,29 +860,31 @@ var file_broker_v1_credential_proto_goTypes = []any{
 	(*WatchSessionsRequest)(nil),   // 5: broker.v1.WatchSessionsRequest
 	(*WatchSessionsResponse)(nil),  // 6: broker.v1.WatchSessionsResponse
 	(*SessionEnded)(nil),           // 7: broker.v1.SessionEnded
-	(*ConnectionChanged)(nil),      // 8: broker.v1.ConnectionChanged
-	(*SnapshotComplete)(nil),       // 9: broker.v1.SnapshotComplete
-	(*Heartbeat)(nil),              // 10: broker.v1.Heartbeat
-	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
+	(*SessionChanged)(nil),         // 8: broker.v1.SessionChanged
+	(*ConnectionChanged)(nil),      // 9: broker.v1.ConnectionChanged
+	(*SnapshotComplete)(nil),       // 10: broker.v1.SnapshotComplete
+	(*Heartbeat)(nil),              // 11: broker.v1.Heartbeat
+	(*timestamppb.Timestamp)(nil),  // 12: google.protobuf.Timestamp
 }
 var file_broker_v1_credential_proto_depIdxs = []int32{
 	2,  // 0: broker.v1.GetCredentialResponse.headers:type_name -> broker.v1.Header
-	11, // 1: broker.v1.GetCredentialResponse.expires_at:type_name -> google.protobuf.Timestamp
+	12, // 1: broker.v1.GetCredentialResponse.expires_at:type_name -> google.protobuf.Timestamp
 	7,  // 2: broker.v1.WatchSessionsResponse.session_ended:type_name -> broker.v1.SessionEnded
-	8,  // 3: broker.v1.WatchSessionsResponse.connection_changed:type_name -> broker.v1.ConnectionChanged
-	9,  // 4: broker.v1.WatchSessionsResponse.snapshot_complete:type_name -> broker.v1.SnapshotComplete
-	10, // 5: broker.v1.WatchSessionsResponse.heartbeat:type_name -> broker.v1.Heartbeat
-	0,  // 6: broker.v1.CredentialService.GetCredential:input_type -> broker.v1.GetCredentialRequest
-	3,  // 7: broker.v1.CredentialService.ReportRejected:input_type -> broker.v1.ReportRejectedRequest
-	5,  // 8: broker.v1.CredentialService.WatchSessions:input_type -> broker.v1.WatchSessionsRequest
-	1,  // 9: broker.v1.CredentialService.GetCredential:output_type -> broker.v1.GetCredentialResponse
-	4,  // 10: broker.v1.CredentialService.ReportRejected:output_type -> broker.v1.ReportRejectedResponse
-	6,  // 11: broker.v1.CredentialService.WatchSessions:output_type -> broker.v1.WatchSessionsResponse
-	9,  // [9:12] is the sub-list for method output_type
-	6,  // [6:9] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	9,  // 3: broker.v1.WatchSessionsResponse.connection_changed:type_name -> broker.v1.ConnectionChanged
+	10, // 4: broker.v1.WatchSessionsResponse.snapshot_complete:type_name -> broker.v1.SnapshotComplete
+	11, // 5: broker.v1.WatchSessionsResponse.heartbeat:type_name -> broker.v1.Heartbeat
+	8,  // 6: broker.v1.WatchSessionsResponse.session_changed:type_name -> broker.v1.SessionChanged
+	0,  // 7: broker.v1.CredentialService.GetCredential:input_type -> broker.v1.GetCredentialRequest
+	3,  // 8: broker.v1.CredentialService.ReportRejected:input_type -> broker.v1.ReportRejectedRequest
+	5,  // 9: broker.v1.CredentialService.WatchSessions:input_type -> broker.v1.WatchSessionsRequest
+	1,  // 10: broker.v1.CredentialService.GetCredential:output_type -> broker.v1.GetCredentialResponse
+	4,  // 11: broker.v1.CredentialService.ReportRejected:output_type -> broker.v1.ReportRejectedResponse
+	6,  // 12: broker.v1.CredentialService.WatchSessions:output_type -> broker.v1.WatchSessionsResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_broker_v1_credential_proto_init() }
@@ -826,6 +897,7 @@ func file_broker_v1_credential_proto_init() {
 		(*WatchSessionsResponse_ConnectionChanged)(nil),
 		(*WatchSessionsResponse_SnapshotComplete)(nil),
 		(*WatchSessionsResponse_Heartbeat)(nil),
+		(*WatchSessionsResponse_SessionChanged)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -833,7 +905,7 @@ func file_broker_v1_credential_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_broker_v1_credential_proto_rawDesc), len(file_broker_v1_credential_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
