@@ -611,8 +611,8 @@ func (x *SessionEnded) GetSessionId() string {
 }
 
 // SessionChanged says that credentials of a session are void, those without a connection too, while its access tokens
-// stay good: its user was locked or unlocked, or its links changed. A watcher that does not know the event loses nothing
-// but speed: the credentials that it keeps end by their own expiry.
+// stay good: its user was locked or unlocked, or its links changed. A watcher of an earlier version, which does not know the
+// event, goes on using what it keeps until that expires.
 type SessionChanged struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session; the tsid claim of its access tokens.
