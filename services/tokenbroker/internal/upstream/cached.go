@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -35,8 +36,14 @@ const (
 	rereadPause = 5 * time.Second
 )
 
+// errJustRead is for a document that lacks something and was read too recently
+// to be read again: what is missing may be there by now.
+var errJustRead = errors.New("was read a moment ago and lacked it")
+
 // get returns the document. missing, when not nil, says that the document lacks
-// what the caller needs, which is a reason to fetch again, within limits.
+// what the caller needs, which is a reason to fetch again, within limits. A
+// document that lacks it is returned only when it was fetched for this purpose:
+// when that fetch fails or is not allowed yet, nobody knows, which is an error.
 func (c *cached[T]) get(ctx context.Context, missing func(T) bool) (T, error) {
 	c.mu.Lock()
 	now := c.now()
@@ -54,8 +61,11 @@ func (c *cached[T]) get(ctx context.Context, missing func(T) bool) (T, error) {
 	flight := c.flight
 	if (usable && !lacking) || flight == nil {
 		defer c.mu.Unlock()
-		if usable {
+		switch {
+		case !lacking && usable:
 			return c.value, nil
+		case c.err == nil:
+			return *new(T), errJustRead
 		}
 		return *new(T), c.err
 	}
@@ -68,7 +78,7 @@ func (c *cached[T]) get(ctx context.Context, missing func(T) bool) (T, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at.IsZero() || c.now().Sub(c.at) >= c.usableFor {
+	if c.err != nil && (c.at.IsZero() || c.now().Sub(c.at) >= c.usableFor || (missing != nil && missing(c.value))) {
 		return *new(T), c.err
 	}
 	return c.value, nil

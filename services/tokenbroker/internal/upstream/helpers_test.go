@@ -2,6 +2,8 @@ package upstream_test
 
 import (
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"chatelaine.dev/internal/config"
@@ -34,6 +36,24 @@ func build(t testing.TB, p config.Provider, env map[string]string, logger ...*sl
 		t.Fatal(fault.Detail(err))
 	}
 	return r.Providers()[0]
+}
+
+// buildAt is build with a clock that the test moves.
+func buildAt(t testing.TB, p config.Provider, clock *testClock) *upstream.Provider {
+	t.Helper()
+	r, err := upstream.NewRegistry(deployment(p), upstream.Config{Secrets: resolver(plantedEnv()), Now: clock.Now})
+	if err != nil {
+		t.Fatal(fault.Detail(err))
+	}
+	return r.Providers()[0]
+}
+
+// closedURL is where nobody listens.
+func closedURL(t testing.TB) string {
+	t.Helper()
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	return server.URL
 }
 
 func wantReason(t testing.TB, err error, want string) *fault.Error {

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -82,21 +83,40 @@ func readKey(raw json.RawMessage) (jose.JSONWebKey, bool) {
 	return key, false
 }
 
-// verifySignature returns the payload of a signed token (RFC 7515, section 5.2).
-func (o *oidc) verifySignature(ctx context.Context, token string) ([]byte, error) {
+// parseSigned reads a signed token without verifying it.
+func (o *oidc) parseSigned(token string) (*jose.JSONWebSignature, error) {
 	jws, err := jose.ParseSignedCompact(token, signatureAlgorithms())
 	if err != nil || len(jws.Signatures) != 1 { // err may quote the token
 		return nil, o.p.identityInvalid("signature", "its id token is no JWT, or is signed with an algorithm that is not accepted")
 	}
+	return jws, nil
+}
+
+// errUnknownKey is the cause where a key set that was fetched for the purpose has
+// no key of the signature's id. Key sets may lag behind a rotation in caches.
+var errUnknownKey = errors.New("the key set has no key of that id")
+
+// verifySignature returns the payload of a signed token (RFC 7515, section 5.2).
+// Its errors are reason.IdentityInvalid, or reason.UpstreamUnavailable when the
+// key cannot be had now.
+func (o *oidc) verifySignature(ctx context.Context, jws *jose.JSONWebSignature) ([]byte, error) {
 	header := jws.Signatures[0].Protected
 	keys, err := o.keys.get(ctx, func(s keySet) bool { return len(s.find(header.KeyID, header.Algorithm)) == 0 })
-	if err != nil {
+	switch {
+	case errors.Is(err, errJustRead):
+		return nil, o.p.client.Unusable(err, "signs with a key that its key set lacked a moment ago").WithRetryAfter(rereadPause)
+	case err != nil:
 		return nil, o.p.unreachable(err)
 	}
-	for _, key := range keys.find(header.KeyID, header.Algorithm) {
+	candidates := keys.find(header.KeyID, header.Algorithm)
+	for _, key := range candidates {
 		if payload, err := jws.Verify(key); err == nil {
 			return payload, nil
 		}
 	}
-	return nil, o.p.identityInvalid("signature", "its id token is not signed with one of its keys")
+	invalid := o.p.identityInvalid("signature", "its id token is not signed with one of its keys")
+	if len(candidates) == 0 {
+		return nil, invalid.WithCause(errUnknownKey)
+	}
+	return nil, invalid
 }

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"time"
@@ -114,7 +115,15 @@ func (o *oidc) identify(ctx context.Context, e endpoints, t *tokens, nonce strin
 	if t.id.IsZero() {
 		return Identity{}, o.p.identityInvalid("id_token", "its token answer has no id token")
 	}
-	c, err := o.verify(ctx, t, nonce)
+	jws, err := o.parseSigned(t.id.Reveal())
+	if err != nil {
+		return Identity{}, err
+	}
+	payload, err := o.verifySignature(ctx, jws)
+	if err != nil {
+		return Identity{}, err
+	}
+	c, err := o.readClaims(payload, nonce)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -177,20 +186,31 @@ func (o *oidc) sameSubject(doc endpoint.Document, sub string) error {
 
 // confirm is OIDC Core, section 12.2: an id token may be missing; one that is
 // there is about the same person. One that cannot be verified for lack of keys
-// counts as missing: the refresh token that came with it can be the only good one.
+// is not kept, but no reason to drop the refresh token that came with it, which
+// can be the only good one. What it says must be right all the same: it came from
+// the token endpoint itself (section 3.1.3.7, item 6).
 func (o *oidc) confirm(ctx context.Context, _ endpoints, t *tokens, subject string) error {
 	if t.id.IsZero() {
 		return nil
 	}
+	jws, err := o.parseSigned(t.id.Reveal())
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, endpoint.DefaultTimeout/2)
 	defer cancel()
-	c, err := o.verify(ctx, t, "")
+	payload, err := o.verifySignature(ctx, jws)
 	switch {
-	case err != nil && fault.ReasonOf(err) != reason.IdentityInvalid:
+	case errors.Is(err, errUnknownKey), err != nil && fault.ReasonOf(err) != reason.IdentityInvalid:
 		o.p.log.WarnContext(ctx, "a refresh goes on without its id token, which cannot be verified",
 			slog.String("provider", o.p.cfg.Name), fault.Attr(err))
 		t.id = secret.String{}
-		return nil
+		payload = jws.UnsafePayloadWithoutVerification()
+	case err != nil:
+		return err
+	}
+	c, err := o.readClaims(payload, "")
+	switch {
 	case err != nil:
 		return err
 	case c.subject != subject:
@@ -199,13 +219,8 @@ func (o *oidc) confirm(ctx context.Context, _ endpoints, t *tokens, subject stri
 	return nil
 }
 
-// verify checks the id token of an answer. Its errors are reason.IdentityInvalid,
-// or reason.UpstreamUnavailable when the keys cannot be had.
-func (o *oidc) verify(ctx context.Context, t *tokens, nonce string) (*claims, error) {
-	payload, err := o.verifySignature(ctx, t.id.Reveal())
-	if err != nil {
-		return nil, err
-	}
+// readClaims checks what an id token says. Its errors are reason.IdentityInvalid.
+func (o *oidc) readClaims(payload []byte, nonce string) (*claims, error) {
 	c, err := readClaims(payload, claimRules{
 		issuer: o.p.cfg.OIDC.Issuer, clientID: o.p.cfg.ClientID, subjectClaim: o.p.cfg.OIDC.SubjectClaim,
 		nonce: nonce, now: o.p.now(),

@@ -299,22 +299,152 @@ func TestOIDCRefresh(t *testing.T) {
 	}
 }
 
-func TestARefreshTokenIsNotLostWhileTheProvidersKeysCannotBeFetched(t *testing.T) {
+// A provider that rotates refresh tokens has spent the old one when it answers:
+// dropping its answer locks the person out. Yet an answer about another person
+// must never be kept.
+func TestARefreshTokenIsNotLostWhileTheProvidersKeysCannotBeHad(t *testing.T) {
+	t.Parallel()
+	unavailable := respond(503, "text/plain", "down")
+	states := map[string]struct {
+		cached bool          // the keys were read when the provider had another one
+		later  time.Duration // how long ago
+		keys   http.HandlerFunc
+	}{
+		"never read":                   {keys: unavailable},
+		"read a moment ago":            {cached: true},
+		"a new key cannot be fetched":  {cached: true, later: time.Minute, keys: unavailable},
+		"a key set in a cache lags":    {cached: true, later: time.Minute},
+		"old keys, new cannot be read": {cached: true, later: 48 * time.Hour, keys: unavailable},
+	}
+	answers := map[string]struct {
+		claims map[string]any
+		check  string
+	}{
+		"good":          {},
+		"other person":  {claims: map[string]any{"sub": "mallory"}, check: "subject_changed"},
+		"other client":  {claims: map[string]any{"aud": "another"}, check: "audience"},
+		"other issuer":  {claims: map[string]any{"iss": "https://evil.example"}, check: "issuer"},
+		"nobody at all": {claims: map[string]any{"sub": nil}, check: "subject"},
+	}
+	for state, s := range states {
+		for name, tt := range answers {
+			t.Run(state+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				i := startIDP(t)
+				clock := &testClock{now: time.Now()}
+				p := buildAt(t, i.provider(), clock)
+				if s.cached {
+					if _, err := p.Redeem(t.Context(), redeemRequest()); err != nil {
+						t.Fatal(fault.Detail(err))
+					}
+					clock.advance(s.later)
+				}
+				if s.keys != nil {
+					i.handle("/keys", s.keys)
+				}
+				key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+				if err != nil {
+					t.Fatal(err)
+				}
+				claims := i.claims(map[string]any{"iat": clock.Now().Unix(), "exp": clock.Now().Add(time.Hour).Unix()})
+				token := sign(t, newSigner(t, jose.ES256, key, "k2"), merge(claims, tt.claims))
+				i.handle("/token", func(w http.ResponseWriter, _ *http.Request) {
+					answer(w, 200, i.grant(map[string]any{"id_token": token}))
+				})
+				g, err := p.Refresh(t.Context(), upstream.RefreshRequest{
+					RefreshToken: secret.New("old"), Subject: "alice-1", Scopes: []string{"openid", "profile"},
+				})
+				if tt.check != "" {
+					wantIdentityInvalid(t, err, tt.check)
+					return
+				}
+				if err != nil {
+					t.Fatal(fault.Detail(err))
+				}
+				if !g.Rotated || g.RefreshToken.Reveal() != plantedRefresh || g.AccessToken.Reveal() != plantedAccess {
+					t.Error("what the provider granted is lost")
+				}
+				if !g.IDToken.IsZero() {
+					t.Error("an id token that nobody verified is kept")
+				}
+			})
+		}
+	}
+}
+
+// A wrong signature by a key that we have is no outage.
+func TestARefreshedIDTokenWithAForgedSignatureIsRefused(t *testing.T) {
 	t.Parallel()
 	i := startIDP(t)
-	i.handle("/keys", respond(503, "text/plain", "down"))
-	g, err := build(t, i.provider(), plantedEnv()).Refresh(t.Context(), upstream.RefreshRequest{
-		RefreshToken: secret.New("old"), Subject: "alice-1", Scopes: []string{"openid", "profile"},
-	})
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(fault.Detail(err))
+		t.Fatal(err)
 	}
-	if !g.Rotated || g.RefreshToken.Reveal() != plantedRefresh || g.AccessToken.Reveal() != plantedAccess {
-		t.Error("what the provider granted is lost")
+	for name, token := range map[string]string{
+		"another key": sign(t, newSigner(t, jose.ES256, key, "k1"), i.claims(nil)),
+		"unsigned":    unsigned(t, i.claims(nil)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			i.handle("/token", func(w http.ResponseWriter, _ *http.Request) {
+				answer(w, 200, i.grant(map[string]any{"id_token": token}))
+			})
+			_, err := build(t, i.provider(), plantedEnv()).Refresh(t.Context(), upstream.RefreshRequest{
+				RefreshToken: secret.New("old"), Subject: "alice-1",
+			})
+			wantIdentityInvalid(t, err, "signature")
+		})
 	}
-	if !g.IDToken.IsZero() {
-		t.Error("an id token that nobody verified is kept")
+}
+
+// Whether a token left decides if it counts as spent: a discovery that answers 503
+// has not seen it, and an outage after the token endpoint's answer does not undo it.
+func TestAnErrorSaysWhetherTheTokenLeft(t *testing.T) {
+	t.Parallel()
+	const discovery, keys = "/.well-known/openid-configuration", "/keys"
+	calls := map[string]func(context.Context, *upstream.Provider) error{
+		"redeem": func(ctx context.Context, p *upstream.Provider) error {
+			_, err := p.Redeem(ctx, redeemRequest())
+			return err
+		},
+		"refresh": func(ctx context.Context, p *upstream.Provider) error {
+			_, err := p.Refresh(ctx, upstream.RefreshRequest{RefreshToken: secret.New("old"), Subject: "alice-1"})
+			return err
+		},
 	}
+	for name, tt := range map[string]struct {
+		call, path, sent string
+		tokens           int
+	}{
+		"redeem without discovery":  {"redeem", discovery, "false", 0},
+		"refresh without discovery": {"refresh", discovery, "false", 0},
+		"redeem without keys":       {"redeem", keys, "true", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			i := startIDP(t)
+			i.handle(tt.path, respond(503, "text/plain", "down"))
+			err := calls[tt.call](t.Context(), build(t, i.provider(), plantedEnv()))
+			f := wantReason(t, err, reason.UpstreamUnavailable)
+			if got := f.Metadata[upstream.MetadataSent]; got != tt.sent {
+				t.Errorf("sent %q, want %q: %v", got, tt.sent, err)
+			}
+			if n := i.count("/token"); n != tt.tokens {
+				t.Errorf("%d token requests", n)
+			}
+		})
+	}
+	t.Run("keys at an address where nobody listens", func(t *testing.T) {
+		t.Parallel()
+		i := startIDP(t)
+		i.handle(discovery, func(w http.ResponseWriter, _ *http.Request) {
+			answer(w, 200, merge(i.discovery(), map[string]any{"jwks_uri": closedURL(t)}))
+		})
+		err := calls["redeem"](t.Context(), build(t, i.provider(), plantedEnv()))
+		f := wantReason(t, err, reason.UpstreamUnavailable)
+		if f.Metadata[upstream.MetadataSent] != "true" {
+			t.Errorf("metadata %v, although the code was redeemed", f.Metadata)
+		}
+	})
 }
 
 func TestOIDCDiscoveryIsChecked(t *testing.T) {
@@ -388,11 +518,7 @@ func TestOIDCKeysRotate(t *testing.T) {
 	t.Parallel()
 	i := startIDP(t)
 	clock := &testClock{now: time.Now()}
-	r, err := upstream.NewRegistry(deployment(i.provider()), upstream.Config{Secrets: resolver(plantedEnv()), Now: clock.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := r.Providers()[0]
+	p := buildAt(t, i.provider(), clock)
 	if _, err := p.Redeem(t.Context(), redeemRequest()); err != nil {
 		t.Fatal(fault.Detail(err))
 	}
@@ -403,16 +529,26 @@ func TestOIDCKeysRotate(t *testing.T) {
 	i.handle("/token", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 200, i.grant(map[string]any{"id_token": sign(t, newSigner(t, jose.ES256, key, "k2"), i.claims(nil))}))
 	})
-	i.handle("/keys", func(w http.ResponseWriter, _ *http.Request) {
+	rotated := func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 200, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k2"}}})
-	})
+	}
+	i.handle("/keys", rotated)
 	_, err = p.Redeem(t.Context(), redeemRequest())
-	wantIdentityInvalid(t, err, "signature") // the keys were read this very moment
+	// The keys were read this very moment: nobody knows, and a new login will do.
+	f := wantReason(t, err, reason.UpstreamUnavailable)
+	if f.Kind != fault.Unavailable || f.RetryAfter <= 0 || f.Metadata[upstream.MetadataSent] != "true" {
+		t.Errorf("kind %v, retry after %v, metadata %v", f.Kind, f.RetryAfter, f.Metadata)
+	}
+	clock.advance(10 * time.Second)
+	i.handle("/keys", respond(503, "text/plain", "down"))
+	_, err = p.Redeem(t.Context(), redeemRequest())
+	wantReason(t, err, reason.UpstreamUnavailable) // no word against the person
+	i.handle("/keys", rotated)
 	clock.advance(10 * time.Second)
 	if _, err := p.Redeem(t.Context(), redeemRequest()); err != nil {
 		t.Fatalf("a new key of the provider is not accepted: %s", fault.Detail(err))
 	}
-	if n := i.count("/keys"); n != 2 {
+	if n := i.count("/keys"); n != 3 {
 		t.Errorf("%d key requests", n)
 	}
 }

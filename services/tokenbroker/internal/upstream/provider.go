@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"chatelaine.dev/internal/config"
@@ -108,14 +109,15 @@ func (p *Provider) Describe(ctx context.Context) (Description, error) {
 }
 
 // Redeem redeems an authorization code (RFC 6749, section 4.1.3) and checks who
-// it is for.
+// it is for. An error that nobody can tell the meaning of says in [MetadataSent]
+// whether the code left.
 func (p *Provider) Redeem(ctx context.Context, r RedeemRequest) (Grant, error) {
 	if p.cfg.OIDC != nil && r.Nonce == "" {
 		return Grant{}, fault.New(fault.Invalid, "").WithField("nonce", "is required for an OIDC provider")
 	}
 	e, err := p.protocol.endpoints(ctx)
 	if err != nil {
-		return Grant{}, p.unreachable(err)
+		return Grant{}, withSent(p.unreachable(err), false)
 	}
 	redirect := r.RedirectURI
 	if redirect == "" {
@@ -132,7 +134,7 @@ func (p *Provider) Redeem(ctx context.Context, r RedeemRequest) (Grant, error) {
 	}
 	identity, err := p.protocol.identify(ctx, e, t, r.Nonce)
 	if err != nil {
-		return Grant{}, p.unreachable(err)
+		return Grant{}, withSent(p.unreachable(err), true)
 	}
 	g := t.grant(p.Realm(), p.cfg.Scopes)
 	g.Identity = identity
@@ -140,11 +142,12 @@ func (p *Provider) Redeem(ctx context.Context, r RedeemRequest) (Grant, error) {
 }
 
 // Refresh redeems a refresh token (RFC 6749, section 6). Scopes are not asked
-// for again: the provider keeps those of the grant.
+// for again: the provider keeps those of the grant. An error that nobody can tell
+// the meaning of says in [MetadataSent] whether the refresh token left.
 func (p *Provider) Refresh(ctx context.Context, r RefreshRequest) (Grant, error) {
 	e, err := p.protocol.endpoints(ctx)
 	if err != nil {
-		return Grant{}, p.unreachable(err)
+		return Grant{}, withSent(p.unreachable(err), false)
 	}
 	t, err := p.tokenRequest(ctx, e, "refresh", url.Values{
 		"grant_type":    {"refresh_token"},
@@ -154,7 +157,7 @@ func (p *Provider) Refresh(ctx context.Context, r RefreshRequest) (Grant, error)
 		return Grant{}, err
 	}
 	if err := p.protocol.confirm(ctx, e, t, r.Subject); err != nil {
-		return Grant{}, p.unreachable(err)
+		return Grant{}, withSent(p.unreachable(err), true)
 	}
 	g := t.grant(p.Realm(), r.Scopes)
 	g.Identity.Subject = r.Subject
@@ -232,8 +235,18 @@ func (p *Provider) unreachable(err error) error {
 	return e
 }
 
+// withSent says of a failure around a token request whether that request was
+// made. What the failed request itself says is about discovery, keys or userinfo.
+func withSent(err error, sent bool) error {
+	f, ok := fault.As(err)
+	if !ok || f.Reason != reason.UpstreamUnavailable {
+		return err
+	}
+	return f.WithReason(f.Reason, MetadataSent, strconv.FormatBool(sent))
+}
+
 // identityInvalid names the check that what the provider says of the person fails.
-func (p *Provider) identityInvalid(check, what string) error {
+func (p *Provider) identityInvalid(check, what string) *fault.Error {
 	return fault.New(fault.Precondition, "provider "+p.cfg.Name+": "+what).
 		WithReason(reason.IdentityInvalid, reason.Provider, p.cfg.Name, MetadataCheck, check)
 }
