@@ -1,0 +1,109 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"time"
+
+	"chatelaine.dev/internal/fault"
+)
+
+const (
+	dialTimeout = time.Second
+	// resolveEvery is how old DNS answers may be.
+	resolveEvery = time.Second
+	// leaveOut is how long a replica that could not be reached gets no requests.
+	leaveOut = 5 * time.Second
+)
+
+// Resolver is net.Resolver's method that a Front needs.
+type Resolver interface {
+	LookupHost(ctx context.Context, host string) ([]string, error)
+}
+
+// Config makes a Front.
+type Config struct {
+	// To is the HOST:PORT whose every address is a replica.
+	To string
+	// Resolver finds them; nil means DNS.
+	Resolver Resolver
+	Logger   *slog.Logger
+}
+
+// New returns the reverse proxy. It also answers GET /healthz, for itself.
+func New(cfg Config) (http.Handler, error) {
+	host, port, err := net.SplitHostPort(cfg.To)
+	if err != nil || host == "" {
+		return nil, fault.Newf(fault.Invalid, "%q is not HOST:PORT", cfg.To)
+	}
+	if cfg.Resolver == nil {
+		cfg.Resolver = net.DefaultResolver
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", cfg.To
+			r.Out.Host = r.In.Host // the name that the client typed
+			r.SetXForwarded()
+		},
+		Transport: &balancer{
+			replicas: &replicas{host: host, port: port, resolver: cfg.Resolver, failed: map[string]time.Time{}},
+			// A connection for each request: a kept one may lead to a replica that has just gone.
+			next: &http.Transport{
+				DialContext:       (&net.Dialer{Timeout: dialTimeout}).DialContext,
+				DisableKeepAlives: true, DisableCompression: true,
+			},
+		},
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if r.Context().Err() == nil { // the client is still there
+				cfg.Logger.WarnContext(r.Context(), "no answer", slog.String("path", r.URL.Path), slog.Any("error", err))
+			}
+			http.Error(w, "no replica answered", http.StatusBadGateway)
+		},
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", proxy)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	return mux, nil
+}
+
+// balancer sends each request to the next replica that can be connected to.
+type balancer struct {
+	replicas *replicas
+	next     http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil {
+		defer req.Body.Close()
+	}
+	addresses, err := b.replicas.inTurn(req.Context())
+	if err != nil {
+		return nil, err
+	}
+	var failures []error
+	for _, address := range addresses {
+		attempt := req.Clone(req.Context())
+		attempt.URL.Host = address
+		if req.Body != nil {
+			attempt.Body = io.NopCloser(req.Body) // a failed attempt must leave it open
+		}
+		resp, err := b.next.RoundTrip(attempt)
+		if err == nil {
+			return resp, nil
+		}
+		failures = append(failures, err)
+		if op, ok := errors.AsType[*net.OpError](err); !ok || op.Op != "dial" || req.Context().Err() != nil {
+			break
+		}
+		b.replicas.fail(address)
+	}
+	return nil, errors.Join(failures...)
+}
