@@ -1,7 +1,3 @@
-// Package blobs keeps the gateway's sealed MCP session blobs
-// (broker.v1.McpSessionService): compare-and-set and expiry, nothing more. The
-// broker cannot read them. Expired blobs are invisible at once and deleted by
-// package sweep.
 package blobs
 
 import (

@@ -1,8 +1,3 @@
-// Package reason holds the reasons of the broker's errors: the values of
-// google.rpc.ErrorInfo.reason that proto/broker/v1 promises. They are part of
-// the API; callers decide by them.
-//
-// [Provider] is the metadata key under which an error about a provider names it.
 package reason
 
 // The reasons.

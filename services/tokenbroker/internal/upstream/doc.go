@@ -14,14 +14,11 @@
 //	Refresh(ctx, RefreshRequest) (Grant, error)
 //	Revoke(ctx, token secret.String, hint TokenHint) error
 //
-// Errors are *fault.Error with one of the reasons
-//
-//	UPSTREAM_REFUSED     a certain no; oauth_error has its registered code
-//	UPSTREAM_UNAVAILABLE nobody knows: network, deadline, 5xx, garbage, open circuit
-//	IDENTITY_INVALID     what the provider says of the person fails a check
-//
-// The first two are told apart because a refresh token may be spent in the
-// second case. No error and no log record holds a token, a code or any text that
+// Errors are *fault.Error with one of the reasons reason.UpstreamRefused (a certain
+// no), reason.UpstreamUnavailable (nobody knows: network, deadline, 5xx, garbage,
+// open circuit) and reason.IdentityInvalid. The first two are told apart because a
+// refresh token may be spent in the second case; [MetadataSent] says whether it
+// can be. No error and no log record holds a token, a code or any text that
 // a provider sent; of an error answer only a registered error code is kept. That
 // is why discovery and id tokens are read here, on go-jose, and not by a client
 // library: those quote what they were sent in their errors and read without bound.

@@ -4,8 +4,8 @@
 //	Request ─▶ breaker ─▶ client authentication ─▶ outbound client ─▶ Response ─▶ read
 //
 // There are three outcomes. The read function accepted the answer; or the server
-// said no (reason UPSTREAM_REFUSED, with its error code when that is a registered
-// one); or nobody knows (UPSTREAM_UNAVAILABLE: network, deadline, 5xx, 429, an
+// said no (reason.UpstreamRefused, with its error code when that is a registered
+// one); or nobody knows (reason.UpstreamUnavailable: network, deadline, 5xx, 429, an
 // answer that is not one of the protocol). Nothing is ever sent twice, because a
 // code or a refresh token may be spent by the first attempt.
 //

@@ -1,8 +1,3 @@
-// Package optest runs an OpenID provider that we did not write, the one of
-// github.com/zitadel/oidc, inside a test. It has discovery, PKCE, refresh token
-// rotation, revocation and token exchange (RFC 8693). Its tokens are opaque.
-//
-// It is for tests alone: nothing that is linked into a service imports it.
 package optest
 
 import (
