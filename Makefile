@@ -25,7 +25,7 @@ demo: build check-postgres ## Start the same, walk one login and three tool call
 	@$(BIN)/chatelaine-dev demo $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
 .PHONY: clean-data
-clean-data: ## Forget what `make up` keeps between runs: database, keys, logins
+clean-data: build ## Forget what `make up` keeps between runs: database, keys, logins
 	@$(BIN)/chatelaine-dev clean
 
 ## Build and check
@@ -36,8 +36,9 @@ build: check-go ## Build the services and the demo's programs into bin/
 	@go build -trimpath -o $(BIN)/ ./examples/cmd/...
 
 .PHONY: test
-test: check-go check-postgres check-browser e2e-deps ## Run all tests, end-to-end tests included, with the race detector
+test: check-go check-cc check-postgres check-browser e2e-deps ## Run all tests, end-to-end tests included, with the race detector
 	go test -race -shuffle=on -timeout 20m $(PACKAGES)
+	@tools/deps check browser
 
 .PHONY: test-fast
 test-fast: check-go check-postgres ## Run the tests of the packages alone, without race detector and end-to-end tests
@@ -48,7 +49,7 @@ fuzz: check-go ## Run each fuzzer for FUZZTIME (10s)
 	@FUZZTIME=$${FUZZTIME:-10s} tools/fuzz
 
 .PHONY: soak
-soak: check-go check-postgres ## Run each fuzzer for ten minutes and the race tests twenty times
+soak: check-go check-cc check-postgres ## Run each fuzzer for ten minutes and the race tests twenty times
 	@FUZZTIME=10m tools/fuzz
 	go test -race -count=20 -timeout 3h $(filter-out ./e2e/...,$(PACKAGES))
 
@@ -64,7 +65,7 @@ lint: $(TOOLS)/golangci-lint $(BUF) ## Check formatting, vet, lint, protocol def
 	@tools/breaking $(BASE)
 
 .PHONY: breaking
-breaking: $(BUF) ## Compare the protocol definitions with the newest release (or BASE=…)
+breaking: $(BUF) ## Compare the protocol definitions with the newest release or main (or BASE=…)
 	@tools/breaking $(BASE)
 
 .PHONY: generate
@@ -88,12 +89,16 @@ ci: ## What .ci/run runs
 ## Set-up
 
 .PHONY: deps
-deps: ## Install what is missing: PostgreSQL, Chromium, Node.js (Debian and Ubuntu, as root or with sudo)
+deps: ## Install what is missing: PostgreSQL, Chromium, Node.js, a C compiler (Debian and Ubuntu, as root or with sudo)
 	@tools/deps install
 
 .PHONY: check-go
 check-go:
 	@tools/deps check go
+
+.PHONY: check-cc
+check-cc:
+	@tools/deps check cc
 
 .PHONY: check-postgres
 check-postgres:
@@ -106,11 +111,13 @@ check-browser:
 .PHONY: e2e-deps
 e2e-deps:
 	@tools/deps check node
-	@cd e2e/clients && tools=node_modules/.package-lock.json; if [ ! -e $$tools ] || [ package-lock.json -nt $$tools ]; then npm ci --no-audit --no-fund --silent; fi
+	@cd e2e/clients && tools=node_modules/.package-lock.json; if [ ! -e $$tools ] || [ package-lock.json -nt $$tools ]; then \
+	  npm ci --no-audit --no-fund --loglevel=error || { echo 'npm could not install the packages of the end-to-end tests (e2e/clients): see its message above; it needs the registry that npm is configured for' >&2; exit 1; }; fi
 
 $(BUF): tools/node/package-lock.json
 	@tools/deps check node
-	@cd tools/node && npm install --no-save --ignore-scripts --no-audit --no-fund --silent
+	@cd tools/node && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error || \
+	  { echo 'npm could not install buf (tools/node): see its message above; it needs the registry that npm is configured for' >&2; exit 1; }
 	@touch $@
 
 $(TOOLS)/protoc-gen-go: tools/proto/go.sum
