@@ -25,7 +25,11 @@ const (
 // Request is a set of tokens that was erased from the store.
 type Request struct {
 	// UserID that the tokens belonged to; empty when that was never known.
-	UserID   string
+	UserID string
+	// Staged says that the tokens are of a login that came to nothing: then they
+	// give way to whatever the person has in the realm. Of a connection that was
+	// given up, only the same account's tokens are spared.
+	Staged   bool
 	Provider string
 	Account  store.Account
 	Sealed   seal.Sealed
@@ -34,7 +38,7 @@ type Request struct {
 
 // OfLeg is the request for an erased leg.
 func OfLeg(userID string, l *store.StagedLeg) Request {
-	return Request{UserID: userID, Provider: l.Provider, Account: l.Account, Sealed: l.Sealed, Place: l.Place()}
+	return Request{UserID: userID, Staged: true, Provider: l.Provider, Account: l.Account, Sealed: l.Sealed, Place: l.Place()}
 }
 
 // OfConnection is the request for an erased or disconnected connection.
@@ -47,7 +51,8 @@ type Provider interface {
 	Revoke(ctx context.Context, token secret.String, hint upstream.TokenHint) error
 }
 
-// Connections tells whether a live connection may rest on the same grant.
+// Connections tells whether something that lives may rest on the same grant; with
+// a userID, whatever that user has in the realm may. See package store.
 type Connections interface {
 	RealmInUse(ctx context.Context, userID string, account store.Account) (bool, error)
 }
@@ -135,7 +140,11 @@ func (r *Revoker) revoke(ctx context.Context, req Request) {
 }
 
 func (r *Revoker) try(ctx context.Context, req Request) error {
-	inUse, err := r.cfg.Connections.RealmInUse(ctx, req.UserID, req.Account)
+	user := ""
+	if req.Staged {
+		user = req.UserID
+	}
+	inUse, err := r.cfg.Connections.RealmInUse(ctx, user, req.Account)
 	if err != nil || inUse {
 		return err
 	}

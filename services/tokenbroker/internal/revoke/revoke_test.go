@@ -19,6 +19,7 @@ type world struct {
 	mu      sync.Mutex
 	revoked []string
 	inUse   map[string]bool // by subject
+	has     map[string]bool // users who have another account in the realm
 	broken  error
 }
 
@@ -29,8 +30,8 @@ func (w *world) Revoke(_ context.Context, token secret.String, hint upstream.Tok
 	return w.broken
 }
 
-func (w *world) RealmInUse(_ context.Context, _ string, a store.Account) (bool, error) {
-	return w.inUse[a.Subject], nil
+func (w *world) RealmInUse(_ context.Context, userID string, a store.Account) (bool, error) {
+	return w.inUse[a.Subject] || w.has[userID], nil
 }
 
 func newRevoker(t *testing.T, w *world) (r *revoke.Revoker, request func(subject string, tokens seal.Tokens) revoke.Request) {
@@ -86,6 +87,37 @@ func TestAGrantThatIsInUseIsLeftAlone(t *testing.T) {
 	drain(t, r)
 	if len(w.revoked) != 0 {
 		t.Errorf("revoked %v: the person's live connection may have gone with it", w.revoked)
+	}
+}
+
+// Someone who disconnects one of two accounts wants it gone at the provider too; a
+// login that came to nothing must not take the other account along.
+func TestASecondAccountSparesAFailedLoginOnly(t *testing.T) {
+	t.Parallel()
+	keys, err := seal.NewKeys(secret.NewBytes(make([]byte, seal.KeySize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer := seal.NewSealer(keys)
+	sealed := func(text string, at seal.Place) seal.Sealed {
+		s, err := sealer.SealTokens(t.Context(), seal.Tokens{AccessToken: secret.New(text)}, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	w := &world{has: map[string]bool{"u": true}}
+	r, _ := newRevoker(t, w)
+	account := store.Account{Realm: "r", Subject: "first"}
+	leg := store.StagedLeg{ID: "leg", Provider: "hub", Account: account}
+	leg.Sealed = sealed("failed login", leg.Place())
+	r.Add(revoke.OfLeg("u", &leg))
+	c := store.Connection{ID: "con", UserID: "u", Provider: "hub", Account: account, Version: 3}
+	c.Sealed = sealed("disconnected", c.Place())
+	r.Add(revoke.OfConnection(&c))
+	drain(t, r)
+	if !slices.Equal(w.revoked, []string{"access_token disconnected"}) {
+		t.Errorf("revoked %v", w.revoked)
 	}
 }
 

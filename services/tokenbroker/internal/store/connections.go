@@ -139,13 +139,16 @@ func (s *Store) NoteUse(ctx context.Context, connectionID string) error {
 	return postgres.Fault(err)
 }
 
-// RealmInUse reports whether somebody's live connection may rest on the same
-// grant as tokens of an account: one of the user's in that realm, or one of the
-// same subject. Revoking the tokens could then take that connection along.
+// RealmInUse reports whether something that lives may rest on the same grant as
+// tokens of an account: a connection, or a leg of a session that is not over, of
+// that account. With a userID, any connection of the user in that realm counts.
+// Revoking the tokens could take it along.
 func (s *Store) RealmInUse(ctx context.Context, userID string, a Account) (inUse bool, err error) {
 	err = s.pool.QueryRow(ctx, `
 		SELECT EXISTS (SELECT 1 FROM tokenbroker.connections
-			WHERE realm = $2 AND status <> 'disconnected' AND (user_id = $1 OR subject = $3))`,
+				WHERE realm = $2 AND status <> 'disconnected' AND (user_id = $1 OR subject = $3))
+			OR EXISTS (SELECT 1 FROM tokenbroker.staged_legs l JOIN tokenbroker.sessions s ON s.id = l.session_id
+				WHERE l.realm = $2 AND l.subject = $3 AND s.state <> 'ended' AND s.expires_at > clock_timestamp())`,
 		userID, a.Realm, a.Subject).Scan(&inUse)
 	return inUse, postgres.Fault(err)
 }

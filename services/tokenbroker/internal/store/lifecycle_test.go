@@ -111,12 +111,29 @@ func TestARevocationSparesGrantsThatAreInUse(t *testing.T) {
 			t.Errorf("in use by %q as %q: %v, %v", user, subject, got, err)
 		}
 	}
-	check(s.UserID, "other", true) // some providers revoke what a client has of a person
-	check("", "alice-hub", true)
+	// A login that came to nothing gives way to whatever its user has: some
+	// providers revoke what a client has of a person.
+	check(s.UserID, "other", true)
+	// An account that was disconnected does not: the person wants it gone, and their
+	// second account is no reason to keep it.
 	check("", "other", false)
+	check("", "alice-hub", true)
 	_, _, err := f.Disconnect(t.Context(), f.connection(s.ID, "hub").ID, audit.Record{Action: audit.ConnectionDisconnected, Outcome: audit.Success})
 	must(t, err)
 	check(s.UserID, "alice-hub", false)
+
+	// A login that is under way counts, for its own account, until it is over.
+	id := f.begin()
+	f.stage(id, "alice", "alice-hub")
+	check("", "alice-hub", true)
+	check("", "other", false)
+	f.exec(`UPDATE tokenbroker.sessions SET expires_at = now() - interval '1 second' WHERE id = $1`, id)
+	check("", "alice-hub", false)
+	f.exec(`UPDATE tokenbroker.sessions SET expires_at = now() + interval '1 minute' WHERE id = $1`, id)
+	check("", "alice-hub", true)
+	_, err = f.EndSession(t.Context(), id, "CHAIN_FAILED", audit.Record{Action: audit.SessionEnded, Outcome: "CHAIN_FAILED"})
+	must(t, err)
+	check("", "alice-hub", false)
 }
 
 func TestTheSweepEndsWhatTimeHasRunOutFor(t *testing.T) {
@@ -290,6 +307,8 @@ func TestIllegalRowsAreRefusedByTheDatabase(t *testing.T) {
 		`UPDATE tokenbroker.session_links SET skip_reason = 'x'`,
 		`INSERT INTO tokenbroker.event_head (only_row, position) VALUES (false, 1)`,
 		`INSERT INTO tokenbroker.events (position, kind) VALUES (99, 'session_ended')`,
+		`INSERT INTO tokenbroker.events (position, kind, session_id) VALUES (99, 'session_changed', 's')`,
+		`INSERT INTO tokenbroker.events (position, kind, session_id, changed_session_id) VALUES (99, 'session_ended', 's', 's')`,
 	} {
 		if _, err := f.pool.Exec(t.Context(), sql); err == nil {
 			t.Errorf("allowed: %s", sql)
