@@ -11,8 +11,8 @@
 // without gaps, and a reader that saw position n will never meet a smaller one
 // later. NOTIFY only wakes readers.
 //
-// The files follow the aggregates: users, sessions, staging, activation,
-// connections, renewal (leases), events, audit, blobs, sweeping.
+// The files follow the aggregates: users, sessions, their ending, staging,
+// activation, connections, renewal (leases), events, audit, blobs, sweeping.
 //
 // What it leaves out: sealing (package seal), what a state means to a caller
 // (packages login, refresh, connections), and connecting.

@@ -130,6 +130,14 @@ func (f *fixture) connection(session, provider string) *store.Connection {
 	return o.Connection
 }
 
+// head is the position of the newest event.
+func (f *fixture) head() int64 {
+	f.t.Helper()
+	head, err := store.Head(f.t.Context(), f.pool)
+	must(f.t, err)
+	return head
+}
+
 func (f *fixture) exec(sql string, args ...any) {
 	f.t.Helper()
 	_, err := f.pool.Exec(f.t.Context(), sql, args...)

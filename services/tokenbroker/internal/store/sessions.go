@@ -175,11 +175,13 @@ func ClientMismatch() *fault.Error {
 	return fault.New(fault.Denied, "the session belongs to another client").WithReason(reason.ClientMismatch)
 }
 
-// Ended is what EndSession found and erased.
+// Ended is what ending a session found and erased.
 type Ended struct {
 	// Changed is false when the session was unknown or over before.
 	Changed bool
-	UserID  string
+	// State before.
+	State  SessionState
+	UserID string
 	// Staged legs that were erased; their tokens may be revoked.
 	Staged []StagedLeg
 	// Record is what was kept of it, for the log.
@@ -198,33 +200,11 @@ func (s *Store) EndSession(ctx context.Context, id, endReason string, rec audit.
 		if err != nil {
 			return err
 		}
-		rec.UserID, rec.ClientID = session.UserID, session.ClientID
-		ended, err = endSession(ctx, c, &session, endReason)
-		ended.Record = rec
-		c.audit(rec)
+		all, err := endSessions(ctx, c, []Session{session}, endReason, rec)
+		if err == nil {
+			ended = all[0]
+		}
 		return err
 	})
 	return ended, err
-}
-
-// endSession ends a session whose row is locked.
-func endSession(ctx context.Context, c *change, session *Session, endReason string) (Ended, error) {
-	ended := Ended{Changed: true, UserID: session.UserID}
-	if _, err := c.Exec(ctx, `
-		UPDATE tokenbroker.sessions SET state = 'ended', ended_at = clock_timestamp(), end_reason = $2 WHERE id = $1`,
-		session.ID, endReason); err != nil {
-		return ended, err
-	}
-	if _, err := c.Exec(ctx, `DELETE FROM tokenbroker.session_links WHERE session_id = $1`, session.ID); err != nil {
-		return ended, err
-	}
-	staged, err := deleteStaged(ctx, c, session.ID)
-	if err != nil {
-		return ended, err
-	}
-	ended.Staged = staged
-	if session.State == SessionActive {
-		c.sessionEnded(session.ID)
-	}
-	return ended, nil
 }

@@ -14,7 +14,6 @@ import (
 // nobody completed, and active ones. Several sweepers share the work.
 func (s *Store) ExpireSessions(ctx context.Context, limit int, rec audit.Record) (ended []Ended, err error) {
 	err = s.change(ctx, func(c *change) error {
-		ended = nil
 		rows, err := c.Query(ctx, `
 			SELECT `+sessionColumns+` FROM tokenbroker.sessions s
 			WHERE s.state <> 'ended' AND s.expires_at <= clock_timestamp()
@@ -26,17 +25,8 @@ func (s *Store) ExpireSessions(ctx context.Context, limit int, rec audit.Record)
 		if err != nil {
 			return err
 		}
-		for i := range expired {
-			e, err := endSession(ctx, c, &expired[i], "expired")
-			if err != nil {
-				return err
-			}
-			e.Record = rec
-			e.Record.SessionID, e.Record.UserID, e.Record.ClientID = expired[i].ID, expired[i].UserID, expired[i].ClientID
-			c.audit(e.Record)
-			ended = append(ended, e)
-		}
-		return nil
+		ended, err = endSessions(ctx, c, expired, "expired", rec)
+		return err
 	})
 	return ended, err
 }
