@@ -1,5 +1,3 @@
-// Package schema holds the numbered migrations of the broker's Postgres schema,
-// tokenbroker. They are applied by `tokenbroker migrate`; serving only checks.
 package schema
 
 import (

@@ -1,12 +1,3 @@
-// Package sweep ends and erases what time has run out for: sessions that nobody
-// completed or touched, legs of reconnections that nobody completed, connections
-// that no session has linked for the time of retention, and old rows of every
-// kind. Replicas may sweep at the same time; they skip each other's rows.
-//
-// Tokens that it erases are handed to package revoke.
-//
-// What it leaves out: what ends at once (sessions, disconnections), which does not
-// wait for a sweep.
 package sweep
 
 import (
