@@ -41,9 +41,10 @@ type Program[F any] struct {
 }
 
 type grammar[F any] struct {
-	Serve    F           `cmd:"" help:"Run the service."`
-	Validate validateCmd `cmd:"" help:"Check a set of resources without starting anything."`
-	Version  struct{}    `cmd:"" help:"Print the version."`
+	Serve    F              `cmd:"" help:"Run the service."`
+	Validate validateCmd    `cmd:"" help:"Check a set of resources without starting anything."`
+	Health   healthcheckCmd `cmd:"" name:"healthcheck" help:"Ask the service that runs on this host whether it is ready; status 0 says yes, 1 no."`
+	Version  struct{}       `cmd:"" help:"Print the version."`
 	kong.Plugins
 }
 
@@ -104,6 +105,8 @@ func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
 		return process.Run(p.Name, stderr, func(ctx context.Context) error {
 			return p.Validate(ctx, g.Validate.Config.Path, stdout)
 		})
+	case "healthcheck":
+		return process.Run(p.Name, stderr, func(ctx context.Context) error { return g.Health.run(ctx, stdout) })
 	case "version":
 		fmt.Fprintln(stdout, p.Name, process.Version(), runtime.Version())
 		return process.ExitOK
