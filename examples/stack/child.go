@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"chatelaine.dev/examples/internal/subprocess"
 )
 
 // stopGrace is how long a process has to end by itself after SIGTERM.
@@ -31,8 +33,8 @@ type child struct {
 	err  error         // why; valid after done
 }
 
-// start runs the process with its output in a log file. The process dies with
-// this one, however this one ends.
+// start runs the process with its output in a log file. On Linux the process dies
+// with this one, however this one ends.
 func (c *child) start(logDir string) error {
 	c.log = filepath.Join(logDir, c.name+".log")
 	out, err := os.OpenFile(c.log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
@@ -44,8 +46,7 @@ func (c *child) start(logDir string) error {
 	c.cmd = exec.Command(c.path, c.args...) //nolint:noctx // ended by stop
 	c.cmd.Env = c.env
 	c.cmd.Stdout, c.cmd.Stderr = out, out
-	// A group of its own, so that a Ctrl-C at the terminal reaches only us.
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	c.cmd.SysProcAttr = subprocess.Attributes()
 	c.done = make(chan struct{})
 	if err := c.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", c.name, err)

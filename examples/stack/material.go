@@ -25,22 +25,34 @@ var owners = map[string][]string{
 	"octohub":     {"octohub/client-secret"},
 }
 
+// peers have a certificate each.
+var peers = []string{"operator", "gateway", "tokenbroker", "authserver"}
+
 // makeMaterial makes the secrets and certificates that do not exist yet under
 // dir: secrets/OWNER/NAME/KEY and tls/PEER.{crt,key}. What exists is kept.
 func makeMaterial(dir string) error {
+	if _, err := makeSecrets(owners, func(owner, ref string) string { return filepath.Join(dir, "secrets", owner, ref) }); err != nil {
+		return err
+	}
+	return makeCertificates(filepath.Join(dir, "tls"))
+}
+
+// makeSecrets gives each owner its secrets, at path, and returns them by their
+// references. What some owner has already is kept.
+func makeSecrets(owners map[string][]string, path func(owner, ref string) string) (map[string][]byte, error) {
 	values := map[string][]byte{}
 	for _, refs := range owners {
 		for _, ref := range refs {
 			if values[ref] != nil {
 				continue
 			}
-			value, err := findSecret(dir, ref)
+			value, err := findSecret(owners, ref, path)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if value == nil {
 				if value, err = newSecret(ref); err != nil {
-					return err
+					return nil, err
 				}
 			}
 			values[ref] = value
@@ -48,22 +60,22 @@ func makeMaterial(dir string) error {
 	}
 	for owner, refs := range owners {
 		for _, ref := range refs {
-			path := filepath.Join(dir, "secrets", owner, ref)
-			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-				return err
+			file := path(owner, ref)
+			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+				return nil, err
 			}
-			if err := os.WriteFile(path, values[ref], 0o600); err != nil {
-				return err
+			if err := os.WriteFile(file, values[ref], 0o600); err != nil {
+				return nil, err
 			}
 		}
 	}
-	return makeCertificates(filepath.Join(dir, "tls"))
+	return values, nil
 }
 
 // findSecret returns a secret that some owner has already, or nil.
-func findSecret(dir, ref string) ([]byte, error) {
+func findSecret(owners map[string][]string, ref string, path func(owner, ref string) string) ([]byte, error) {
 	for owner := range owners {
-		value, err := os.ReadFile(filepath.Join(dir, "secrets", owner, ref))
+		value, err := os.ReadFile(path(owner, ref))
 		if err == nil && len(value) > 0 {
 			return value, nil
 		}
@@ -102,11 +114,19 @@ func makeCertificates(dir string) error {
 	if err := os.RemoveAll(fresh); err != nil {
 		return err
 	}
+	if err := issue(func(string) string { return fresh }); err != nil {
+		return err
+	}
+	return os.Rename(fresh, dir)
+}
+
+// issue makes an authority and writes a certificate of it for each peer.
+func issue(dir func(peer string) string) error {
 	ca, err := pki.NewCA("Chatelaine local stack")
 	if err != nil {
 		return err
 	}
-	for _, peer := range []string{"operator", "gateway", "tokenbroker", "authserver"} {
+	for _, peer := range peers {
 		leaf, err := ca.Issue(pki.Request{
 			// localhost lets grpcurl and curl check the server without a flag.
 			Names: []string{peer, "localhost"},
@@ -115,9 +135,9 @@ func makeCertificates(dir string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := leaf.Write(fresh); err != nil {
+		if _, err := leaf.Write(dir(peer)); err != nil {
 			return err
 		}
 	}
-	return os.Rename(fresh, dir)
+	return nil
 }

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"errors"
@@ -104,7 +105,10 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 
 // prepare makes folders, secrets, certificates and the resources file.
 func (s *Stack) prepare() error {
-	for _, dir := range []string{s.cfg.Dir, s.LogDir(), s.path("state")} {
+	if err := claim(s.cfg.Dir); err != nil {
+		return err
+	}
+	for _, dir := range []string{s.LogDir(), s.path("state")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
@@ -130,7 +134,8 @@ func (s *Stack) migrate(ctx context.Context, children []*child) error {
 		cmd := exec.CommandContext(ctx, c.path, "migrate")
 		cmd.Env = c.env
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s migrate: %w\n%s", c.name, err, out)
+			return fmt.Errorf("%s migrate: %w\n%s\nWhen %s was made by an older version whose data this one cannot take over, "+
+				"\"make clean-data\" forgets it, logins included", c.name, err, bytes.TrimSpace(out), s.cfg.Dir)
 		}
 	}
 	return nil

@@ -23,6 +23,7 @@ type flags struct {
 	Demo  demoCmd  `cmd:"" help:"Start everything, walk one login and three tool calls, stop."`
 	Bench benchCmd `cmd:"" help:"Compare the gateway with a plain reverse proxy, and measure GetCredential."`
 	Clean cleanCmd `cmd:"" help:"Forget everything that was kept between runs."`
+	Init  initCmd  `cmd:"" help:"Make the keys, certificates and secrets that containers find in their volumes."`
 
 	// What bench starts as processes of their own.
 	BenchBackend benchBackendCmd `cmd:"" hidden:""`

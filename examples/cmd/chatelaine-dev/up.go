@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"chatelaine.dev/examples/browse"
 	"chatelaine.dev/examples/demo"
 	"chatelaine.dev/examples/people"
 	"chatelaine.dev/examples/stack"
-	"chatelaine.dev/internal/pgcluster"
 )
 
 type upCmd struct {
@@ -69,21 +67,14 @@ type cleanCmd struct{}
 
 // Run removes the folder, and Postgres' data where that lies elsewhere.
 func (c *cleanCmd) Run(f *flags) error {
-	dir, err := filepath.Abs(f.Dir)
-	if err != nil {
-		return err
+	removed, err := stack.Remove(f.Dir)
+	for _, dir := range removed {
+		fmt.Println("removed", dir)
 	}
-	data, err := pgcluster.DataDir(filepath.Join(dir, "postgres"))
-	if err != nil {
-		return err
+	if err == nil && len(removed) == 0 {
+		fmt.Println("nothing is kept in", f.Dir)
 	}
-	for _, d := range []string{data, dir} {
-		if err := os.RemoveAll(d); err != nil {
-			return err
-		}
-		fmt.Println("removed", d)
-	}
-	return nil
+	return err
 }
 
 func (f *flags) start(ctx context.Context, cfg stack.Config) (*stack.Stack, error) {

@@ -32,7 +32,10 @@ type grammar struct {
 	Repos   reposCmd   `cmd:"" help:"The MCP server that calls octohub with the caller's token."`
 	Payroll payrollCmd `cmd:"" help:"The MCP server that verifies corp's tokens."`
 	Status  statusCmd  `cmd:"" help:"The public MCP server that refuses credentials."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Front   frontCmd   `cmd:"" help:"A load balancer: an HTTP proxy that sends each request to the next replica."`
+
+	Healthcheck healthcheckCmd `cmd:"" help:"Ask a server whether it is up; the exit status says it."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
 
 // command is one of the servers.
@@ -116,11 +119,16 @@ func Run(args []string, stdout, stderr io.Writer) int {
 		"repos":   {g.Repos.Addr, &g.Repos},
 		"payroll": {g.Payroll.Addr, &g.Payroll},
 		"status":  {g.Status.Addr, &g.Status},
+		"front":   {g.Front.Addr, &g.Front},
 	}
 	server, ok := servers[kctx.Command()]
-	if !ok {
+	switch {
+	case ok:
+	case kctx.Command() == "version":
 		fmt.Fprintln(stdout, name, process.Version())
 		return process.ExitOK
+	default: // healthcheck <url>
+		return process.Run(name+" healthcheck", stderr, g.Healthcheck.run)
 	}
 	return process.Run(name+" "+kctx.Command(), stderr, func(ctx context.Context) error {
 		return serve(ctx, kctx.Command(), server.addr, server.command, stderr)

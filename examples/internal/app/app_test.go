@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -138,6 +139,7 @@ func TestWrongFlagsAreReportedBeforeAnythingStarts(t *testing.T) {
 		"public switches":   {[]string{"repos", "--faults-addr", "0.0.0.0:0"}, "loopback"},
 		"missing secret":    {[]string{"octohub", "--addr", "127.0.0.1:0"}, "OCTOHUB_CLIENT_SECRET"},
 		"issuer and a path": {[]string{"corp", "--addr", "127.0.0.1:0", "--issuer", "http://localhost/x"}, "issuer"},
+		"front to nowhere":  {[]string{"front", "--addr", "127.0.0.1:0", "--to", "nowhere"}, "nowhere"},
 		"bad probe":         {[]string{"status", "--addr", "127.0.0.1:0", "--probe", "x=ftp://x"}, "ftp://x"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,5 +160,21 @@ func TestFlagsHaveTwinsInTheEnvironment(t *testing.T) {
 	var out bytes.Buffer
 	if got := Run([]string{"status"}, &out, &out); got != process.ExitUsage || !strings.Contains(out.String(), "loopback") {
 		t.Errorf("exit %d: %s", got, out.String())
+	}
+}
+
+func TestHealthCheckTellsUpFromDown(t *testing.T) {
+	t.Parallel()
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" {
+			http.NotFound(w, r)
+		}
+	}))
+	defer up.Close()
+	for url, want := range map[string]int{up.URL + "/healthz": process.ExitOK, up.URL + "/other": process.ExitFailure, "http://127.0.0.1:1/healthz": process.ExitFailure} {
+		var out bytes.Buffer
+		if got := Run([]string{"healthcheck", url}, &out, &out); got != want || (want != process.ExitOK && out.Len() == 0) {
+			t.Errorf("%s: exit %d: %q", url, got, out.String())
+		}
 	}
 }

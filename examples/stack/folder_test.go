@@ -1,0 +1,52 @@
+package stack
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestRemoveLeavesFoldersOfOthersAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	letter := filepath.Join(dir, "letter.txt")
+	if err := os.WriteFile(letter, []byte("dear"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := Remove(dir); err == nil || len(removed) > 0 {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	if err := claim(dir); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("a folder with files of somebody else's was claimed: %v", err)
+	}
+	if removed, err := Remove(dir); err == nil || len(removed) > 0 {
+		t.Errorf("after a refused claim: removed %v, %v", removed, err)
+	}
+	if _, err := os.Stat(letter); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRemoveForgetsAStackOnce(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "run")
+	for range 2 { // a second start finds the folder its own
+		if err := claim(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "resources.yaml"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if removed, err := Remove(dir); err != nil || !slices.Equal(removed, []string{dir}) {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("it is still there: %v", err)
+	}
+	if removed, err := Remove(dir); err != nil || len(removed) > 0 {
+		t.Errorf("the second time: removed %v, %v", removed, err)
+	}
+}
