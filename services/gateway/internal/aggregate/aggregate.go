@@ -19,7 +19,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate/catalog"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/aggregate/lru"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/sessionid"
 )
@@ -51,7 +51,7 @@ type Config struct {
 	// Deployment has the backends. Required.
 	Deployment *config.Deployment
 	// Backends sends requests to them. Required.
-	Backends upstream.Backends
+	Backends mcpclient.Backends
 	// Sessions keeps what session ids cannot carry. Required.
 	Sessions Blobs
 	// Ring seals session ids, cursors and what Sessions keeps. All replicas
@@ -75,7 +75,7 @@ type Config struct {
 // could not find out for itself.
 type Handler struct {
 	deployment   *config.Deployment
-	client       *upstream.Client
+	client       *mcpclient.Client
 	sessions     *sessions
 	reached      *reached
 	names        catalog.Names
@@ -118,7 +118,7 @@ func New(cfg Config) (*Handler, error) {
 		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")
 	}
 	h := &Handler{
-		deployment: cfg.Deployment, client: upstream.New(cfg.Backends), logger: cfg.Telemetry.Logger,
+		deployment: cfg.Deployment, client: mcpclient.New(cfg.Backends), logger: cfg.Telemetry.Logger,
 		store: &store{blobs: cfg.Sessions, ring: cfg.Ring}, version: cmp.Or(cfg.Version, "dev"),
 		handshakeTimeout: cmp.Or(cfg.HandshakeTimeout, DefaultHandshakeTimeout),
 		listTimeout:      cmp.Or(cfg.ListTimeout, DefaultListTimeout),

@@ -8,7 +8,7 @@ import (
 
 	"chatelaine.dev/services/gateway/internal/aggregate/catalog"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
@@ -18,7 +18,7 @@ import (
 // the first.
 
 // annotate sets the headers of a call that is known to need some.
-func (h *Handler) annotate(q *request, to *route, peer *upstream.Peer) {
+func (h *Handler) annotate(q *request, to *route, peer *mcpclient.Peer) {
 	if q.stateless || !peer.Stateless() || q.msg.Method != "tools/call" {
 		return
 	}
@@ -37,8 +37,8 @@ func (h *Handler) annotate(q *request, to *route, peer *upstream.Peer) {
 // learnAnnotations finds out what headers a call lacks that was refused for its
 // headers, and reports whether it is worth another try. The backend has not
 // acted on a call that it refused so.
-func (h *Handler) learnAnnotations(ctx context.Context, q *request, to *route, peer *upstream.Peer, err error) bool {
-	e, ok := errors.AsType[*upstream.RPCError](err)
+func (h *Handler) learnAnnotations(ctx context.Context, q *request, to *route, peer *mcpclient.Peer, err error) bool {
+	e, ok := errors.AsType[*mcpclient.RPCError](err)
 	if !ok || e.Code != jsonrpc.CodeHeaderMismatch || q.stateless || !peer.Stateless() || q.msg.Method != "tools/call" {
 		return false
 	}

@@ -7,7 +7,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/accesslog"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sessionid"
@@ -51,7 +51,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, q *request, err e
 		writeError(w, status, q.id, p.code, p.text, p.data)
 		return
 	}
-	if e, ok := errors.AsType[*upstream.RPCError](err); ok {
+	if e, ok := errors.AsType[*mcpclient.RPCError](err); ok {
 		status := http.StatusOK
 		if q.stateless {
 			status = statusOf(e.Code)

@@ -13,7 +13,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/keyring"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 )
 
 // Blobs keeps what a session id cannot carry. It is the broker's
@@ -41,10 +41,10 @@ type blob struct {
 }
 
 type blobPeer struct {
-	Backend  string            `json:"b"`
-	ID       string            `json:"i,omitempty"`
-	Version  string            `json:"v"`
-	Features upstream.Features `json:"f"`
+	Backend  string             `json:"b"`
+	ID       string             `json:"i,omitempty"`
+	Version  string             `json:"v"`
+	Features mcpclient.Features `json:"f"`
 }
 
 // store reads and writes the blobs of sessions.
@@ -76,9 +76,9 @@ func (t *store) load(ctx context.Context, s *session) (*sessionState, error) {
 	if err := json.Unmarshal(plain, &b); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "what is stored of the session cannot be read")
 	}
-	state := &sessionState{revision: resp.GetVersion(), ended: b.Ended, joined: make(map[string]*upstream.Peer, len(b.Peers))}
+	state := &sessionState{revision: resp.GetVersion(), ended: b.Ended, joined: make(map[string]*mcpclient.Peer, len(b.Peers))}
 	for _, p := range b.Peers {
-		state.joined[p.Backend] = &upstream.Peer{SessionID: p.ID, Version: p.Version, Features: p.Features}
+		state.joined[p.Backend] = &mcpclient.Peer{SessionID: p.ID, Version: p.Version, Features: p.Features}
 	}
 	return state, nil
 }

@@ -8,7 +8,7 @@ import (
 
 	"chatelaine.dev/services/gateway/internal/accesslog"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
@@ -36,7 +36,7 @@ func (h *Handler) call(w http.ResponseWriter, r *http.Request, q *request) {
 		if attempt == 1 && h.learnAnnotations(r.Context(), q, to, peer, err) {
 			continue
 		}
-		if attempt == 2 || !upstream.IsStale(err, peer) {
+		if attempt == 2 || !mcpclient.IsStale(err, peer) {
 			h.fail(w, r, q, settled(to.backend, err))
 			return
 		}
@@ -49,18 +49,18 @@ func (h *Handler) call(w http.ResponseWriter, r *http.Request, q *request) {
 
 // exchange sends a request to a peer and relays the answer. With an error,
 // nothing has been written to the client.
-func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, q *request, to *route, peer *upstream.Peer) error {
+func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, q *request, to *route, peer *mcpclient.Peer) error {
 	if peer.Stateless() && !statelessMethod(q.msg.Method) {
 		return newProblem(jsonrpc.CodeMethodNotFound, "backend "+to.backend.Name+" has no method "+quoted(q.msg.Method))
 	}
 	ctx, done := h.cancellable(r.Context(), q, peer)
 	defer done()
 	message, id := q.translate(to, peer)
-	head := upstream.Head{Method: q.msg.Method, Params: q.params}
+	head := mcpclient.Head{Method: q.msg.Method, Params: q.params}
 	if q.msg.Method != "completion/complete" {
 		head.Name = to.name
 	}
-	target := upstream.Target{Caller: q.who, Backend: to.backend}
+	target := mcpclient.Target{Caller: q.who, Backend: to.backend}
 	var translated *bridge
 	if id != nil {
 		translated = &bridge{handler: h, request: q, target: target, peer: peer, id: id}
@@ -72,7 +72,7 @@ func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, q *request, t
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= http.StatusBadRequest {
-		return upstream.Refusal(to.backend, resp)
+		return mcpclient.Refusal(to.backend, resp)
 	}
 	if translated != nil {
 		return translated.relay(ctx, w, resp)
@@ -82,7 +82,7 @@ func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, q *request, t
 
 // translate returns the client's message as the peer understands it. The id is
 // ours when the answer must be translated back, and nil when it may pass unread.
-func (q *request) translate(to *route, peer *upstream.Peer) (message, id []byte) {
+func (q *request) translate(to *route, peer *mcpclient.Peer) (message, id []byte) {
 	switch {
 	case q.stateless == peer.Stateless():
 		if to.edit.Span.IsZero() {
@@ -92,14 +92,14 @@ func (q *request) translate(to *route, peer *upstream.Peer) (message, id []byte)
 	case peer.Stateless():
 		return era.Stateless(q.msg, q.hello.ClientInfo, to.edit), nil
 	default:
-		id = upstream.NewID()
+		id = mcpclient.NewID()
 		return era.Session(q.msg, id, to.edit), id
 	}
 }
 
 // cancellable makes a call of a session client at a stateless backend end when
 // the client sends notifications/cancelled: there, closing the stream cancels.
-func (h *Handler) cancellable(ctx context.Context, q *request, peer *upstream.Peer) (context.Context, func()) {
+func (h *Handler) cancellable(ctx context.Context, q *request, peer *mcpclient.Peer) (context.Context, func()) {
 	if q.session == nil || !peer.Stateless() {
 		return ctx, func() {}
 	}
@@ -133,7 +133,7 @@ func (h *Handler) notify(w http.ResponseWriter, r *http.Request, q *request) {
 
 // toAll sends a notification to every backend of the session that has sessions.
 func (h *Handler) toAll(ctx context.Context, q *request) {
-	h.eachPeer(ctx, q, func(ctx context.Context, to upstream.Target, peer *upstream.Peer) error {
+	h.eachPeer(ctx, q, func(ctx context.Context, to mcpclient.Target, peer *mcpclient.Peer) error {
 		return h.client.Forward(ctx, to, peer, q.msg.Method, q.msg.Raw)
 	})
 }
@@ -141,17 +141,17 @@ func (h *Handler) toAll(ctx context.Context, q *request) {
 // setLevel tells every backend from which level on the client wants log
 // messages. One that joins later, or does not answer, keeps its own default.
 func (h *Handler) setLevel(w http.ResponseWriter, r *http.Request, q *request) {
-	h.eachPeer(r.Context(), q, func(ctx context.Context, to upstream.Target, peer *upstream.Peer) error {
-		if !peer.Features.Has(upstream.Logging) {
+	h.eachPeer(r.Context(), q, func(ctx context.Context, to mcpclient.Target, peer *mcpclient.Peer) error {
+		if !peer.Features.Has(mcpclient.Logging) {
 			return nil
 		}
-		_, err := h.client.Ask(ctx, to, peer, upstream.Head{Method: q.msg.Method}, q.msg.Params.Of(q.msg.Raw))
+		_, err := h.client.Ask(ctx, to, peer, mcpclient.Head{Method: q.msg.Method}, q.msg.Params.Of(q.msg.Raw))
 		return err
 	})
 	h.result(w, q, []byte("{}"))
 }
 
-func (h *Handler) eachPeer(ctx context.Context, q *request, do func(context.Context, upstream.Target, *upstream.Peer) error) {
+func (h *Handler) eachPeer(ctx context.Context, q *request, do func(context.Context, mcpclient.Target, *mcpclient.Peer) error) {
 	ctx, cancel := context.WithTimeout(ctx, h.handshakeTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -161,7 +161,7 @@ func (h *Handler) eachPeer(ctx context.Context, q *request, do func(context.Cont
 			continue
 		}
 		wg.Go(func() {
-			if err := do(ctx, upstream.Target{Caller: q.who, Backend: b}, peer); err != nil {
+			if err := do(ctx, mcpclient.Target{Caller: q.who, Backend: b}, peer); err != nil {
 				h.gap(ctx, b, q.msg.Method, err)
 			}
 		})

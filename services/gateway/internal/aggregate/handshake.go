@@ -9,7 +9,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
@@ -29,8 +29,8 @@ func (h *Handler) initialize(w http.ResponseWriter, r *http.Request, q *request)
 	}
 	hello := trimmedHello(era.Negotiate(asked), q.msg)
 	q.hello = hello
-	peers, err := h.handshakes(r.Context(), q.who, func(ctx context.Context, b *config.Backend) (*upstream.Peer, error) {
-		return h.client.Join(ctx, upstream.Target{Caller: q.who, Backend: b}, hello)
+	peers, err := h.handshakes(r.Context(), q.who, func(ctx context.Context, b *config.Backend) (*mcpclient.Peer, error) {
+		return h.client.Join(ctx, mcpclient.Target{Caller: q.who, Backend: b}, hello)
 	})
 	if err != nil {
 		h.fail(w, r, q, err)
@@ -48,7 +48,7 @@ func (h *Handler) initialize(w http.ResponseWriter, r *http.Request, q *request)
 	result = append(result, `,"serverInfo":`...)
 	result = h.appendServerInfo(result)
 	result = h.appendInstructions(result, peers)
-	w.Header().Set(upstream.HeaderSession, id)
+	w.Header().Set(mcpclient.HeaderSession, id)
 	h.result(w, q, append(result, '}'))
 }
 
@@ -70,8 +70,8 @@ func (h *Handler) discover(w http.ResponseWriter, r *http.Request, q *request) {
 // handshakes speaks to all backends at once. A backend that does not answer in
 // time is missing from the result; only the end of the caller's own session is
 // an error.
-func (h *Handler) handshakes(ctx context.Context, who *caller.Caller, with func(context.Context, *config.Backend) (*upstream.Peer, error)) (map[string]*upstream.Peer, error) {
-	peers := make(map[string]*upstream.Peer, len(h.deployment.Backends))
+func (h *Handler) handshakes(ctx context.Context, who *caller.Caller, with func(context.Context, *config.Backend) (*mcpclient.Peer, error)) (map[string]*mcpclient.Peer, error) {
+	peers := make(map[string]*mcpclient.Peer, len(h.deployment.Backends))
 	var (
 		mu    sync.Mutex
 		fatal error
@@ -116,21 +116,21 @@ func isFatal(err error) bool {
 // appendCapabilities appends what all backends together offer. A backend that
 // is missing is taken to offer everything that can be passed on. With streams,
 // changes are announced.
-func (h *Handler) appendCapabilities(dst []byte, peers map[string]*upstream.Peer, streams bool) []byte {
-	features := upstream.Tools
+func (h *Handler) appendCapabilities(dst []byte, peers map[string]*mcpclient.Peer, streams bool) []byte {
+	features := mcpclient.Tools
 	for i := range h.deployment.Backends {
 		p, ok := peers[h.deployment.Backends[i].Name]
 		switch {
 		case !ok:
-			features |= upstream.Everything
+			features |= mcpclient.Everything
 		case streams && !p.Stateless():
 			features |= p.Features
 		default:
-			features |= p.Features & upstream.Everything
+			features |= p.Features & mcpclient.Everything
 		}
 	}
 	dst = append(dst, '{')
-	member := func(name string, of upstream.Features, flags ...string) {
+	member := func(name string, of mcpclient.Features, flags ...string) {
 		if !features.Has(of) {
 			return
 		}
@@ -151,17 +151,17 @@ func (h *Handler) appendCapabilities(dst []byte, peers map[string]*upstream.Peer
 		}
 		dst = append(dst, '}')
 	}
-	flag := func(name string, of upstream.Features) string {
+	flag := func(name string, of mcpclient.Features) string {
 		if features.Has(of) {
 			return name
 		}
 		return ""
 	}
-	member("completions", upstream.Completions)
-	member("logging", upstream.Logging)
-	member("prompts", upstream.Prompts, flag("listChanged", upstream.PromptsChanged))
-	member("resources", upstream.Resources, flag("listChanged", upstream.ResourcesChanged), flag("subscribe", upstream.Subscribe))
-	member("tools", upstream.Tools, flag("listChanged", upstream.ToolsChanged))
+	member("completions", mcpclient.Completions)
+	member("logging", mcpclient.Logging)
+	member("prompts", mcpclient.Prompts, flag("listChanged", mcpclient.PromptsChanged))
+	member("resources", mcpclient.Resources, flag("listChanged", mcpclient.ResourcesChanged), flag("subscribe", mcpclient.Subscribe))
+	member("tools", mcpclient.Tools, flag("listChanged", mcpclient.ToolsChanged))
 	return append(dst, '}')
 }
 
@@ -179,7 +179,7 @@ func (h *Handler) appendServerMeta(dst []byte) []byte {
 
 // appendInstructions appends the member instructions: how tools are named, and
 // what each backend says of itself.
-func (h *Handler) appendInstructions(dst []byte, peers map[string]*upstream.Peer) []byte {
+func (h *Handler) appendInstructions(dst []byte, peers map[string]*mcpclient.Peer) []byte {
 	var text strings.Builder
 	text.WriteString("Several servers are behind this one. The names of tools and prompts begin with the server's name and ")
 	text.WriteString(quoted(h.names.Separator) + ".")

@@ -20,7 +20,7 @@ import (
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
@@ -113,12 +113,12 @@ func TestARequestWithoutACallerIsNotServed(t *testing.T) {
 func TestASessionIDCarriesEverythingThatItsBackendsNeed(t *testing.T) {
 	t.Parallel()
 	h, who := newHandler(t)
-	want := map[string]*upstream.Peer{
-		"repos":   {Version: "2025-06-18", SessionID: "abc", Features: upstream.Tools | upstream.Subscribe},
-		"payroll": {Version: "2026-07-28", Features: upstream.Everything},
+	want := map[string]*mcpclient.Peer{
+		"repos":   {Version: "2025-06-18", SessionID: "abc", Features: mcpclient.Tools | mcpclient.Subscribe},
+		"payroll": {Version: "2026-07-28", Features: mcpclient.Everything},
 		"old":     {Version: "2025-03-26"},
 	}
-	s := newSession(who, upstream.Hello{Version: "2025-11-25", ClientInfo: []byte(`{"name":"c"}`), Capabilities: []byte(`{"roots":{}}`)}, want)
+	s := newSession(who, mcpclient.Hello{Version: "2025-11-25", ClientInfo: []byte(`{"name":"c"}`), Capabilities: []byte(`{"roots":{}}`)}, want)
 	id, err := h.sessions.seal(who, s)
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestASessionIDCarriesEverythingThatItsBackendsNeed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !maps.EqualFunc(got.base, want, func(a, b *upstream.Peer) bool { return *a == *b }) {
+	if !maps.EqualFunc(got.base, want, func(a, b *mcpclient.Peer) bool { return *a == *b }) {
 		t.Errorf("the backends are %v, want %v", got.base, want)
 	}
 	if got.hello.Version != s.hello.Version || !bytes.Equal(got.hello.ClientInfo, s.hello.ClientInfo) || !bytes.Equal(got.hello.Capabilities, s.hello.Capabilities) {

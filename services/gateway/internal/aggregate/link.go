@@ -9,7 +9,7 @@ import (
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/services/gateway/internal/aggregate/lru"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 )
 
@@ -17,9 +17,9 @@ import (
 type link interface {
 	// peer returns how a backend is spoken to; the first time this may take a
 	// handshake.
-	peer(ctx context.Context, b *config.Backend) (*upstream.Peer, error)
+	peer(ctx context.Context, b *config.Backend) (*mcpclient.Peer, error)
 	// renew is peer after the backend has turned out not to know the stale one.
-	renew(ctx context.Context, b *config.Backend, stale *upstream.Peer) (*upstream.Peer, error)
+	renew(ctx context.Context, b *config.Backend, stale *mcpclient.Peer) (*mcpclient.Peer, error)
 }
 
 // sessionLink is the link of a client with a session.
@@ -29,15 +29,15 @@ type sessionLink struct {
 	who      *caller.Caller
 }
 
-func (l *sessionLink) peer(ctx context.Context, b *config.Backend) (*upstream.Peer, error) {
+func (l *sessionLink) peer(ctx context.Context, b *config.Backend) (*mcpclient.Peer, error) {
 	if p := l.session.known(b.Name); p != nil {
 		return p, nil
 	}
 	return l.renew(ctx, b, nil)
 }
 
-func (l *sessionLink) renew(ctx context.Context, b *config.Backend, stale *upstream.Peer) (*upstream.Peer, error) {
-	return l.sessions.join(ctx, l.session, upstream.Target{Caller: l.who, Backend: b}, stale)
+func (l *sessionLink) renew(ctx context.Context, b *config.Backend, stale *mcpclient.Peer) (*mcpclient.Peer, error) {
+	return l.sessions.join(ctx, l.session, mcpclient.Target{Caller: l.who, Backend: b}, stale)
 }
 
 // statelessFor is after what time a backend is asked again what it offers.
@@ -48,7 +48,7 @@ const statelessFor = 15 * time.Minute
 // replica that knows nothing asks the backend again; the session that another
 // replica has with it ends by the backend's own time limit.
 type reached struct {
-	client  *upstream.Client
+	client  *mcpclient.Client
 	cache   *lru.Cache[*reachedPeer]
 	flights singleflight.Group
 	now     func() time.Time
@@ -56,7 +56,7 @@ type reached struct {
 }
 
 type reachedPeer struct {
-	*upstream.Peer
+	*mcpclient.Peer
 	at time.Time
 }
 
@@ -64,17 +64,17 @@ type reachedPeer struct {
 type statelessLink struct {
 	reached *reached
 	who     *caller.Caller
-	hello   upstream.Hello
+	hello   mcpclient.Hello
 }
 
-func (l *statelessLink) peer(ctx context.Context, b *config.Backend) (*upstream.Peer, error) {
+func (l *statelessLink) peer(ctx context.Context, b *config.Backend) (*mcpclient.Peer, error) {
 	if p, ok := l.known(b); ok {
 		return p, nil
 	}
 	return l.renew(ctx, b, nil)
 }
 
-func (l *statelessLink) known(b *config.Backend) (*upstream.Peer, bool) {
+func (l *statelessLink) known(b *config.Backend) (*mcpclient.Peer, bool) {
 	p, ok := l.reached.cache.Get(l.key(b))
 	if !ok || p.Stateless() && l.reached.now().Sub(p.at) > statelessFor {
 		return nil, false
@@ -82,13 +82,13 @@ func (l *statelessLink) known(b *config.Backend) (*upstream.Peer, bool) {
 	return p.Peer, true
 }
 
-func (l *statelessLink) renew(ctx context.Context, b *config.Backend, stale *upstream.Peer) (*upstream.Peer, error) {
+func (l *statelessLink) renew(ctx context.Context, b *config.Backend, stale *mcpclient.Peer) (*mcpclient.Peer, error) {
 	key := l.key(b)
-	return flight(ctx, &l.reached.flights, key, l.reached.timeout, func(ctx context.Context) (*upstream.Peer, error) {
+	return flight(ctx, &l.reached.flights, key, l.reached.timeout, func(ctx context.Context) (*mcpclient.Peer, error) {
 		if p, ok := l.known(b); ok && !same(p, stale) {
 			return p, nil
 		}
-		p, err := l.reached.client.Reach(ctx, upstream.Target{Caller: l.who, Backend: b}, l.hello)
+		p, err := l.reached.client.Reach(ctx, mcpclient.Target{Caller: l.who, Backend: b}, l.hello)
 		if err != nil {
 			return nil, err
 		}

@@ -11,7 +11,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/aggregate/catalog"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
@@ -122,7 +122,7 @@ func (h *Handler) page(ctx context.Context, q *request, b *config.Backend, kind 
 	return nil, err
 }
 
-func (h *Handler) fetch(ctx context.Context, q *request, b *config.Backend, kind *catalog.Kind, cursor string, hasCursor bool) (*catalog.Page, *upstream.Peer, error) {
+func (h *Handler) fetch(ctx context.Context, q *request, b *config.Backend, kind *catalog.Kind, cursor string, hasCursor bool) (*catalog.Page, *mcpclient.Peer, error) {
 	if h.isSlow(q.who, b) {
 		return nil, nil, errSlow(b)
 	}
@@ -133,7 +133,7 @@ func (h *Handler) fetch(ctx context.Context, q *request, b *config.Backend, kind
 		members = jsonrpc.AppendString([]byte(`"cursor":`), cursor)
 	}
 	m, peer, err := h.ask(ctx, q, b, kind, members)
-	if e, ok := errors.AsType[*upstream.RPCError](err); ok && e.Code == jsonrpc.CodeMethodNotFound {
+	if e, ok := errors.AsType[*mcpclient.RPCError](err); ok && e.Code == jsonrpc.CodeMethodNotFound {
 		return nil, peer, nil
 	}
 	h.judge(q.who, b, err)
@@ -143,14 +143,14 @@ func (h *Handler) fetch(ctx context.Context, q *request, b *config.Backend, kind
 	page, err := catalog.ParsePage(kind, m)
 	if err != nil {
 		return nil, peer, fault.Wrap(fault.Unavailable, err, "backend "+b.Name+" answered without a list").
-			WithReason(upstream.ReasonAnswer, "backend", b.Name)
+			WithReason(mcpclient.ReasonAnswer, "backend", b.Name)
 	}
 	return page, peer, nil
 }
 
 // ask requests a page. The message is nil when the backend does not offer lists
 // of this kind.
-func (h *Handler) ask(ctx context.Context, q *request, b *config.Backend, kind *catalog.Kind, members []byte) (*jsonrpc.Message, *upstream.Peer, error) {
+func (h *Handler) ask(ctx context.Context, q *request, b *config.Backend, kind *catalog.Kind, members []byte) (*jsonrpc.Message, *mcpclient.Peer, error) {
 	peer, err := q.link.peer(ctx, b)
 	for attempt := 1; ; attempt++ {
 		if err != nil {
@@ -159,9 +159,9 @@ func (h *Handler) ask(ctx context.Context, q *request, b *config.Backend, kind *
 		if !peer.Features.Has(featureOf(kind)) {
 			return nil, peer, nil
 		}
-		m, err := h.client.Ask(ctx, upstream.Target{Caller: q.who, Backend: b}, peer,
-			upstream.Head{Method: kind.Method}, upstream.Params(peer, q.hello.ClientInfo, members))
-		if err == nil || attempt == 2 || !upstream.IsStale(err, peer) {
+		m, err := h.client.Ask(ctx, mcpclient.Target{Caller: q.who, Backend: b}, peer,
+			mcpclient.Head{Method: kind.Method}, mcpclient.Params(peer, q.hello.ClientInfo, members))
+		if err == nil || attempt == 2 || !mcpclient.IsStale(err, peer) {
 			return m, peer, settled(b, err)
 		}
 		peer, err = q.link.renew(ctx, b, peer)
@@ -173,21 +173,21 @@ func (h *Handler) ask(ctx context.Context, q *request, b *config.Backend, kind *
 
 // settled makes a fault of a session that is lost again at once.
 func settled(b *config.Backend, err error) error {
-	if errors.Is(err, upstream.ErrSessionLost) {
+	if errors.Is(err, mcpclient.ErrSessionLost) {
 		return fault.Wrap(fault.Unavailable, err, "backend "+b.Name+" does not keep its sessions").
-			WithReason(upstream.ReasonAnswer, "backend", b.Name)
+			WithReason(mcpclient.ReasonAnswer, "backend", b.Name)
 	}
 	return err
 }
 
-func featureOf(kind *catalog.Kind) upstream.Features {
+func featureOf(kind *catalog.Kind) mcpclient.Features {
 	switch kind {
 	case catalog.Tools:
-		return upstream.Tools
+		return mcpclient.Tools
 	case catalog.Prompts:
-		return upstream.Prompts
+		return mcpclient.Prompts
 	default:
-		return upstream.Resources
+		return mcpclient.Resources
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/accesslog"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sse"
@@ -62,7 +62,7 @@ func (h *Handler) listen(w http.ResponseWriter, r *http.Request, who *caller.Cal
 		link: &sessionLink{sessions: h.sessions, session: s, who: who},
 	}
 	var from eventToken
-	if last := r.Header.Get(upstream.HeaderLastEventID); last != "" {
+	if last := r.Header.Get(mcpclient.HeaderLastEventID); last != "" {
 		token, ok := h.openEventID(q, last)
 		if !ok {
 			http.Error(w, "Last-Event-ID is none of this session", http.StatusBadRequest)
@@ -87,13 +87,13 @@ func (h *Handler) resume(ctx context.Context, w http.ResponseWriter, r *http.Req
 		return
 	}
 	accesslog.From(ctx).Backend = b.Name
-	resp, err := h.client.Listen(ctx, upstream.Target{Caller: q.who, Backend: b}, peer, from.ID)
-	if err != nil && !upstream.IsStale(err, peer) {
+	resp, err := h.client.Listen(ctx, mcpclient.Target{Caller: q.who, Backend: b}, peer, from.ID)
+	if err != nil && !mcpclient.IsStale(err, peer) {
 		h.refuse(w, r, err)
 		return
 	}
 	// A 404 would tell the client that the session is gone.
-	if err != nil || resp.StatusCode != http.StatusOK || !upstream.IsStream(resp) {
+	if err != nil || resp.StatusCode != http.StatusOK || !mcpclient.IsStream(resp) {
 		if resp != nil {
 			_ = resp.Body.Close()
 		}
@@ -198,7 +198,7 @@ func (l *listener) beat(ctx context.Context) {
 
 // follow passes one backend's stream on, and opens it again when it ends. It
 // reports whether the client's session, or its login, has ended.
-func (l *listener) follow(ctx context.Context, b *config.Backend, peer *upstream.Peer, last string) (over bool) {
+func (l *listener) follow(ctx context.Context, b *config.Backend, peer *mcpclient.Peer, last string) (over bool) {
 	said := false
 	say := func(yes bool) {
 		if said {
@@ -212,10 +212,10 @@ func (l *listener) follow(ctx context.Context, b *config.Backend, peer *upstream
 	}
 	wait := reopenMin
 	for {
-		resp, err := l.handler.client.Listen(ctx, upstream.Target{Caller: l.request.who, Backend: b}, peer, last)
+		resp, err := l.handler.client.Listen(ctx, mcpclient.Target{Caller: l.request.who, Backend: b}, peer, last)
 		switch {
-		case errors.Is(err, upstream.ErrSessionLost):
-			var renewed *upstream.Peer
+		case errors.Is(err, mcpclient.ErrSessionLost):
+			var renewed *mcpclient.Peer
 			if renewed, err = l.request.link.renew(ctx, b, peer); err == nil {
 				peer, last = renewed, ""
 			}
@@ -223,7 +223,7 @@ func (l *listener) follow(ctx context.Context, b *config.Backend, peer *upstream
 				say(false)
 				return false
 			}
-		case err == nil && upstream.IsStream(resp) && resp.StatusCode == http.StatusOK:
+		case err == nil && mcpclient.IsStream(resp) && resp.StatusCode == http.StatusOK:
 			say(true)
 			last, err = l.copy(ctx, b, peer, resp, last)
 			wait = reopenMin
@@ -260,7 +260,7 @@ func again(status int) bool {
 }
 
 // copy returns the last event that was sent, to resume from.
-func (l *listener) copy(ctx context.Context, b *config.Backend, peer *upstream.Peer, resp *http.Response, last string) (string, error) {
+func (l *listener) copy(ctx context.Context, b *config.Backend, peer *mcpclient.Peer, resp *http.Response, last string) (string, error) {
 	defer resp.Body.Close()
 	select {
 	case <-l.open:

@@ -15,7 +15,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sse"
 )
@@ -25,8 +25,8 @@ import (
 // or a backend could answer what another one was asked. Of a stream, event ids
 // and the ids of the backend's own requests are sealed, because they come back to
 // us and must find their backend again.
-func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, b *config.Backend, peer *upstream.Peer, resp *http.Response) error {
-	if upstream.IsStream(resp) {
+func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, b *config.Backend, peer *mcpclient.Peer, resp *http.Response) error {
+	if mcpclient.IsStream(resp) {
 		out, done := newStream(w)
 		defer done()
 		s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: q.id}
@@ -94,17 +94,17 @@ func errNonsense(b *config.Backend, cause error) error {
 		cause = errors.New("this is not the answer to the request")
 	}
 	return fault.Wrap(fault.Unavailable, cause, "backend "+b.Name+" gave an answer that makes no sense").
-		WithReason(upstream.ReasonAnswer, "backend", b.Name)
+		WithReason(mcpclient.ReasonAnswer, "backend", b.Name)
 }
 
 func noAnswer(b *config.Backend) error {
 	return fault.New(fault.Unavailable, "backend "+b.Name+" accepted the request and did not answer it").
-		WithReason(upstream.ReasonAnswer, "backend", b.Name)
+		WithReason(mcpclient.ReasonAnswer, "backend", b.Name)
 }
 
 func errCutOff(b *config.Backend, cause error) error {
 	return fault.Wrap(fault.Unavailable, cause, "backend "+b.Name+" ended its answer too early").
-		WithReason(upstream.ReasonAnswer, "backend", b.Name)
+		WithReason(mcpclient.ReasonAnswer, "backend", b.Name)
 }
 
 // stream copies a backend's events to a client.
@@ -112,7 +112,7 @@ type stream struct {
 	handler *Handler
 	request *request
 	backend *config.Backend
-	peer    *upstream.Peer
+	peer    *mcpclient.Peer
 	out     *sse.Writer
 	// eventID seals an event's id; its result is sent in its place, unless nil.
 	eventID func(s *stream, id []byte) []byte
@@ -229,8 +229,8 @@ func (s *stream) data(data []byte) (instead []byte, keep bool) {
 type bridge struct {
 	handler *Handler
 	request *request
-	target  upstream.Target
-	peer    *upstream.Peer
+	target  mcpclient.Target
+	peer    *mcpclient.Peer
 	// id that the request has at the backend.
 	id []byte
 }
@@ -238,7 +238,7 @@ type bridge struct {
 // relay reads until the first message is there, because a refusal has an HTTP
 // status of its own in the stateless era.
 func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Response) error {
-	if !upstream.IsStream(resp) {
+	if !mcpclient.IsStream(resp) {
 		m, err := x.handler.client.Reply(ctx, x.target.Backend, resp, x.id)
 		if err != nil {
 			return err
@@ -290,7 +290,7 @@ func (x *bridge) answer(w http.ResponseWriter, out *sse.Writer, m *jsonrpc.Messa
 	case out != nil:
 		_ = out.Write(sse.Event{Data: x.complete(m)})
 	case !m.Error.IsZero():
-		return upstream.NewRPCError(m, http.StatusOK)
+		return mcpclient.NewRPCError(m, http.StatusOK)
 	default:
 		jsonrpc.Write(w, http.StatusOK, x.complete(m))
 	}

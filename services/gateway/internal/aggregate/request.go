@@ -9,7 +9,7 @@ import (
 
 	"chatelaine.dev/services/gateway/internal/accesslog"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
@@ -25,7 +25,7 @@ type request struct {
 	link      link
 	// session of the client; nil in the stateless era.
 	session *session
-	hello   upstream.Hello
+	hello   mcpclient.Hello
 	// params are the client's Mcp-Param-* headers.
 	params http.Header
 }
@@ -69,7 +69,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, who *caller.Calle
 
 // message serves one message of either era.
 func (h *Handler) message(w http.ResponseWriter, r *http.Request, q *request) {
-	version := r.Header.Get(upstream.HeaderVersion)
+	version := r.Header.Get(mcpclient.HeaderVersion)
 	claimed := q.msg.Text(q.msg.ProtocolVersion)
 	switch {
 	case q.msg.IsRequest() && (era.IsStateless(version) || !q.msg.ProtocolVersion.IsZero()):
@@ -123,7 +123,7 @@ func oneBackend(method string) bool {
 func (h *Handler) stateless(w http.ResponseWriter, r *http.Request, q *request) {
 	q.stateless = true
 	info := jsonrpc.Find(q.msg.Raw, q.msg.Meta, era.MetaClientInfo)
-	q.hello = upstream.Hello{ClientInfo: trimmed(q.msg.Raw, info, "name", "version", "title")}
+	q.hello = mcpclient.Hello{ClientInfo: trimmed(q.msg.Raw, info, "name", "version", "title")}
 	q.link = &statelessLink{reached: h.reached, who: q.who, hello: q.hello}
 	for name, values := range r.Header {
 		if strings.HasPrefix(name, era.HeaderParamPrefix) {
@@ -179,13 +179,13 @@ func (h *Handler) common(w http.ResponseWriter, r *http.Request, q *request) {
 // sessionOf returns the session id of a request of the session era, or answers
 // that there must be one.
 func sessionOf(w http.ResponseWriter, r *http.Request) (string, bool) {
-	if era.IsStateless(r.Header.Get(upstream.HeaderVersion)) {
+	if era.IsStateless(r.Header.Get(mcpclient.HeaderVersion)) {
 		methodNotAllowed(w, r)
 		return "", false
 	}
-	id := r.Header.Get(upstream.HeaderSession)
+	id := r.Header.Get(mcpclient.HeaderSession)
 	if id == "" {
-		http.Error(w, upstream.HeaderSession+" is required: initialize first", http.StatusBadRequest)
+		http.Error(w, mcpclient.HeaderSession+" is required: initialize first", http.StatusBadRequest)
 		return "", false
 	}
 	return id, true
@@ -193,7 +193,7 @@ func sessionOf(w http.ResponseWriter, r *http.Request) (string, bool) {
 
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	allow := "GET, POST, DELETE"
-	if era.IsStateless(r.Header.Get(upstream.HeaderVersion)) {
+	if era.IsStateless(r.Header.Get(mcpclient.HeaderVersion)) {
 		allow = "POST"
 	}
 	w.Header().Set("Allow", allow)

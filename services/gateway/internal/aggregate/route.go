@@ -9,7 +9,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/aggregate/catalog"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
@@ -150,7 +150,7 @@ func (h *Handler) load(ctx context.Context, q *request, x *catalog.Index) error 
 		h.indexes.Put(identity(q.who, nil), x, x.Size())
 		return struct{}{}, nil
 	})
-	if fault.ReasonOf(err) == upstream.ReasonAnswer {
+	if fault.ReasonOf(err) == mcpclient.ReasonAnswer {
 		return nil
 	}
 	return err

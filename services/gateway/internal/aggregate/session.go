@@ -12,7 +12,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sessionid"
@@ -35,8 +35,8 @@ const (
 type session struct {
 	owner  string // caller.Key
 	sealed *sessionid.Session
-	hello  upstream.Hello
-	base   map[string]*upstream.Peer
+	hello  mcpclient.Hello
+	base   map[string]*mcpclient.Peer
 	// inBlob: the id could not carry the backends.
 	inBlob bool
 
@@ -50,11 +50,11 @@ type sessionState struct {
 	// revision of the stored blob; 0 when there is none.
 	revision int64
 	ended    bool
-	joined   map[string]*upstream.Peer
+	joined   map[string]*mcpclient.Peer
 }
 
 // known returns the peer of a backend, nil when it has not joined.
-func (s *session) known(backend string) *upstream.Peer {
+func (s *session) known(backend string) *mcpclient.Peer {
 	if p, ok := s.state.Load().joined[backend]; ok {
 		return p
 	}
@@ -62,9 +62,9 @@ func (s *session) known(backend string) *upstream.Peer {
 }
 
 // peers returns the backends that have joined.
-func (s *session) peers() map[string]*upstream.Peer {
+func (s *session) peers() map[string]*mcpclient.Peer {
 	state := s.state.Load()
-	all := make(map[string]*upstream.Peer, len(s.base)+len(state.joined))
+	all := make(map[string]*mcpclient.Peer, len(s.base)+len(state.joined))
 	for name, p := range s.base {
 		all[name] = p
 	}
@@ -130,8 +130,8 @@ func fromSealed(sealed *sessionid.Session) (*session, bool) {
 		return nil, false
 	}
 	s := &session{
-		sealed: sealed, inBlob: x.InBlob, base: make(map[string]*upstream.Peer, len(x.Peers)),
-		hello: upstream.Hello{Version: sealed.ProtocolVersion, ClientInfo: x.ClientInfo, Capabilities: x.Capabilities},
+		sealed: sealed, inBlob: x.InBlob, base: make(map[string]*mcpclient.Peer, len(x.Peers)),
+		hello: mcpclient.Hello{Version: sealed.ProtocolVersion, ClientInfo: x.ClientInfo, Capabilities: x.Capabilities},
 	}
 	versions := extraVersions()
 	for i, p := range x.Peers {
@@ -139,17 +139,17 @@ func fromSealed(sealed *sessionid.Session) (*session, bool) {
 			return nil, false
 		}
 		b := sealed.Backends[i]
-		s.base[b.Backend] = &upstream.Peer{Version: versions[p[0]], SessionID: b.ID, Features: upstream.Features(p[1])}
+		s.base[b.Backend] = &mcpclient.Peer{Version: versions[p[0]], SessionID: b.ID, Features: mcpclient.Features(p[1])}
 	}
 	s.state.Store(&sessionState{})
 	return s, true
 }
 
 // newSession makes a session that is not sealed yet.
-func newSession(who *caller.Caller, hello upstream.Hello, peers map[string]*upstream.Peer) *session {
-	s := &session{owner: who.Key, sealed: sessionid.New(hello.Version), hello: hello, base: make(map[string]*upstream.Peer, len(peers))}
+func newSession(who *caller.Caller, hello mcpclient.Hello, peers map[string]*mcpclient.Peer) *session {
+	s := &session{owner: who.Key, sealed: sessionid.New(hello.Version), hello: hello, base: make(map[string]*mcpclient.Peer, len(peers))}
 	for name, p := range peers { // the instructions are said once, and long
-		s.base[name] = &upstream.Peer{Version: p.Version, SessionID: p.SessionID, Features: p.Features}
+		s.base[name] = &mcpclient.Peer{Version: p.Version, SessionID: p.SessionID, Features: p.Features}
 	}
 	s.state.Store(&sessionState{})
 	return s
@@ -165,10 +165,10 @@ func isSessionUnknown(err error) bool { return fault.ReasonOf(err) == sessionid.
 
 // trimmedHello returns what a session id can carry of an introduction. Of the
 // capabilities it keeps those whose requests the gateway passes on to the client.
-func trimmedHello(version string, m *jsonrpc.Message) upstream.Hello {
+func trimmedHello(version string, m *jsonrpc.Message) mcpclient.Hello {
 	info := jsonrpc.Find(m.Raw, m.Params, "clientInfo")
 	capabilities := jsonrpc.Find(m.Raw, m.Params, "capabilities")
-	return upstream.Hello{
+	return mcpclient.Hello{
 		Version:      version,
 		ClientInfo:   trimmed(m.Raw, info, "name", "version", "title"),
 		Capabilities: only(m.Raw, capabilities, "roots", "sampling", "elicitation"),

@@ -10,7 +10,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/aggregate/lru"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/sessionid"
 )
@@ -28,7 +28,7 @@ const (
 type sessions struct {
 	sealer  *sessionid.Sealer
 	store   *store
-	client  *upstream.Client
+	client  *mcpclient.Client
 	opened  *lru.Cache[*session]
 	logger  *slog.Logger
 	now     func() time.Time
@@ -142,14 +142,14 @@ func (m *sessions) end(ctx context.Context, who *caller.Caller, s *session, back
 	var wg sync.WaitGroup
 	for name, p := range peers {
 		if b, ok := backends(name); ok {
-			wg.Go(func() { m.endPeer(ctx, upstream.Target{Caller: who, Backend: b}, p) })
+			wg.Go(func() { m.endPeer(ctx, mcpclient.Target{Caller: who, Backend: b}, p) })
 		}
 	}
 	wg.Wait()
 	return nil
 }
 
-func (m *sessions) endPeer(ctx context.Context, to upstream.Target, p *upstream.Peer) {
+func (m *sessions) endPeer(ctx context.Context, to mcpclient.Target, p *mcpclient.Peer) {
 	if err := m.client.End(ctx, to, p); err != nil {
 		m.logger.InfoContext(ctx, "backend session could not be ended",
 			slog.String("backend", to.Backend.Name), fault.Attr(err))
@@ -158,8 +158,8 @@ func (m *sessions) endPeer(ctx context.Context, to upstream.Target, p *upstream.
 
 // join lets a backend join a session: one that was down before, or, with stale,
 // one that has lost the session it had. All replicas agree on the outcome.
-func (m *sessions) join(ctx context.Context, s *session, to upstream.Target, stale *upstream.Peer) (*upstream.Peer, error) {
-	return flight(ctx, &s.joins, to.Backend.Name, m.timeout+2*storeTimeout, func(ctx context.Context) (*upstream.Peer, error) {
+func (m *sessions) join(ctx context.Context, s *session, to mcpclient.Target, stale *mcpclient.Peer) (*mcpclient.Peer, error) {
+	return flight(ctx, &s.joins, to.Backend.Name, m.timeout+2*storeTimeout, func(ctx context.Context) (*mcpclient.Peer, error) {
 		if err := m.refresh(ctx, s); err != nil {
 			return nil, err
 		}
@@ -177,7 +177,7 @@ func (m *sessions) join(ctx context.Context, s *session, to upstream.Target, sta
 	})
 }
 
-func (m *sessions) handshake(ctx context.Context, s *session, to upstream.Target) (*upstream.Peer, error) {
+func (m *sessions) handshake(ctx context.Context, s *session, to mcpclient.Target) (*mcpclient.Peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	p, err := m.client.Join(ctx, to, s.hello)
@@ -189,13 +189,13 @@ func (m *sessions) handshake(ctx context.Context, s *session, to upstream.Target
 
 // record stores that a backend has joined, unless another replica was faster:
 // then its session is the one, and ours is ended.
-func (m *sessions) record(ctx context.Context, s *session, to upstream.Target, p, stale *upstream.Peer) (*upstream.Peer, error) {
+func (m *sessions) record(ctx context.Context, s *session, to mcpclient.Target, p, stale *mcpclient.Peer) (*mcpclient.Peer, error) {
 	name := to.Backend.Name
 	for attempt := 1; ; attempt++ {
 		old := s.state.Load()
 		next := &sessionState{revision: old.revision, joined: maps.Clone(old.joined)}
 		if next.joined == nil {
-			next.joined = make(map[string]*upstream.Peer, 1)
+			next.joined = make(map[string]*mcpclient.Peer, 1)
 		}
 		next.joined[name] = p
 		saved, err := m.store.save(ctx, s, next)
@@ -224,6 +224,6 @@ func (m *sessions) record(ctx context.Context, s *session, to upstream.Target, p
 }
 
 // same reports whether two peers are one session.
-func same(a, b *upstream.Peer) bool {
+func same(a, b *mcpclient.Peer) bool {
 	return a != nil && b != nil && a.SessionID == b.SessionID && a.Version == b.Version
 }

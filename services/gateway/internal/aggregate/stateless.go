@@ -7,7 +7,7 @@ import (
 	"strconv"
 
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
@@ -47,7 +47,7 @@ const codeMissingCapability = -32021
 // checkStateless checks what the stateless era asks of every request: known
 // method, headers that repeat the body, and the reserved members of _meta.
 func checkStateless(header http.Header, m *jsonrpc.Message) *problem {
-	version := header.Get(upstream.HeaderVersion)
+	version := header.Get(mcpclient.HeaderVersion)
 	claimed := m.Text(m.ProtocolVersion)
 	if era.IsStateless(version) && !statelessMethod(m.Method) {
 		return newProblem(jsonrpc.CodeMethodNotFound, "there is no method "+quoted(m.Method))
@@ -81,7 +81,7 @@ func checkStateless(header http.Header, m *jsonrpc.Message) *problem {
 
 // checkHeaders: what proxies route by must be what the body says.
 func checkHeaders(header http.Header, m *jsonrpc.Message) *problem {
-	switch method := header.Get(upstream.HeaderMethod); method {
+	switch method := header.Get(mcpclient.HeaderMethod); method {
 	case m.Method:
 	case "":
 		return newProblem(jsonrpc.CodeHeaderMismatch, "the header Mcp-Method is required")
@@ -92,7 +92,7 @@ func checkHeaders(header http.Header, m *jsonrpc.Message) *problem {
 	if !ok {
 		return nil
 	}
-	switch name := header.Get(upstream.HeaderName); {
+	switch name := header.Get(mcpclient.HeaderName); {
 	case name == "":
 		return newProblem(jsonrpc.CodeHeaderMismatch, "the header Mcp-Name is required")
 	case !era.HeaderIs(name, target):

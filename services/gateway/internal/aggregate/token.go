@@ -6,7 +6,7 @@ import (
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/services/gateway/internal/accesslog"
-	"chatelaine.dev/services/gateway/internal/aggregate/upstream"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
@@ -41,7 +41,7 @@ func place(s *session) string { return endpoint + "#" + s.sealed.KeyText() }
 
 // sealRequestID returns the id, as JSON, under which a client gets to see a
 // backend's request. It is false when no answer could be led back.
-func (h *Handler) sealRequestID(q *request, b *config.Backend, peer *upstream.Peer, id []byte) ([]byte, bool) {
+func (h *Handler) sealRequestID(q *request, b *config.Backend, peer *mcpclient.Peer, id []byte) ([]byte, bool) {
 	if q.session == nil || peer.Stateless() {
 		return nil, false
 	}
@@ -80,9 +80,9 @@ func (h *Handler) respond(w http.ResponseWriter, r *http.Request, q *request) {
 	}
 	accesslog.From(r.Context()).Backend = b.Name
 	message := jsonrpc.Splice(q.msg.Raw, jsonrpc.Edit{Span: q.msg.ID, With: token.ID})
-	err = h.client.Forward(r.Context(), upstream.Target{Caller: q.who, Backend: b}, peer, "", message)
+	err = h.client.Forward(r.Context(), mcpclient.Target{Caller: q.who, Backend: b}, peer, "", message)
 	switch {
-	case upstream.IsStale(err, peer):
+	case mcpclient.IsStale(err, peer):
 		refuse()
 	case err != nil:
 		h.refuse(w, r, err)

@@ -1,4 +1,4 @@
-// Package upstream talks to one backend on behalf of one client.
+// Package mcpclient talks to one backend on behalf of one client.
 //
 // A [Peer] says how: which protocol version, with which session, and what the
 // backend offers. It comes from [Client.Initialize] (session era) or
@@ -17,4 +17,4 @@
 //
 // What it leaves out: credentials (the Backends given to New attach them), and
 // keeping Peers, which differs between clients with and without sessions.
-package upstream
+package mcpclient
