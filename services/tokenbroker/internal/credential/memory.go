@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -16,7 +17,8 @@ import (
 )
 
 const (
-	// sessionFreshFor bounds what no event tells: that a user was locked.
+	// sessionFreshFor makes sure that use is noted, and bounds what a replica of the
+	// version before does not tell: that it locked a user.
 	sessionFreshFor = 5 * time.Second
 	// tokenFreshFor makes sure that use is noted and a renewal that is due is not
 	// put off for long.
@@ -204,7 +206,8 @@ func (m *Memory) Run(ctx context.Context) error {
 
 // hear takes one message of the watch.
 func (m *Memory) hear(msg *brokerv1.WatchSessionsResponse) {
-	session, connection := msg.GetSessionEnded().GetSessionId(), msg.GetConnectionChanged().GetConnectionId()
+	session := cmp.Or(msg.GetSessionEnded().GetSessionId(), msg.GetSessionChanged().GetSessionId())
+	connection := msg.GetConnectionChanged().GetConnectionId()
 	switch { // before the entry is void: what is exchanged next is of the new tokens
 	case session != "":
 		m.exchanged.Forget(exchange.SessionKey(session))

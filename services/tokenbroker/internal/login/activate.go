@@ -3,6 +3,8 @@ package login
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -15,9 +17,16 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/store"
 )
 
-// maxPlans bounds how often an activation is prepared anew because somebody
-// renewed or replaced a connection meanwhile.
-const maxPlans = 10
+const (
+	// maxPlans bounds how often an activation is prepared anew because somebody
+	// renewed or replaced a connection meanwhile.
+	maxPlans = 10
+	// renewalPatience is how long a login waits for a renewal that is spending the
+	// refresh token which it would keep: less than callers wait for the login.
+	renewalPatience = 5 * time.Second
+	// lookEvery is how often it looks whether the renewal is done.
+	lookEvery = 50 * time.Millisecond
+)
 
 // ActivateSession implements LoginService.
 func (s *Service) ActivateSession(ctx context.Context, req *brokerv1.ActivateSessionRequest) (*brokerv1.ActivateSessionResponse, error) {
@@ -34,13 +43,11 @@ func (s *Service) ActivateSession(ctx context.Context, req *brokerv1.ActivateSes
 }
 
 func (s *Service) activate(ctx context.Context, snapshot *deployment.Snapshot, sessionID, clientID string) (store.Session, error) {
+	patience, cancel := context.WithTimeout(ctx, renewalPatience)
+	defer cancel()
 	for range maxPlans {
-		plan, err := s.cfg.Legs.PlanActivation(ctx, sessionID, PendingLifetime)
+		plan, err := s.plan(ctx, patience, snapshot, sessionID, clientID)
 		if err != nil {
-			return store.Session{}, err
-		}
-		usable(snapshot, &plan)
-		if err := check(snapshot, &plan, clientID); err != nil {
 			return store.Session{}, err
 		}
 		if plan.Session.State == store.SessionActive && len(plan.Legs) == 0 {
@@ -60,6 +67,48 @@ func (s *Service) activate(ctx context.Context, snapshot *deployment.Snapshot, s
 		return session, err
 	}
 	return store.Session{}, fault.New(fault.Unavailable, "the session's connections keep changing; try again")
+}
+
+// plan returns what an activation may start from. While a renewal spends a refresh
+// token that the activation would keep, it waits: for the token that takes its
+// place, or until the renewal has failed, at most while patience lasts.
+func (s *Service) plan(ctx, patience context.Context, snapshot *deployment.Snapshot, sessionID, clientID string) (store.Plan, error) {
+	for {
+		plan, err := s.cfg.Legs.PlanActivation(ctx, sessionID, PendingLifetime)
+		if err != nil {
+			return plan, err
+		}
+		usable(snapshot, &plan)
+		if err := check(snapshot, &plan, clientID); err != nil {
+			return plan, err
+		}
+		if !slices.ContainsFunc(plan.Legs, beingSpent) {
+			return plan, nil
+		}
+		timer := time.NewTimer(lookEvery)
+		select {
+		case <-timer.C:
+		case <-patience.Done():
+			timer.Stop()
+			if err := ctx.Err(); err != nil {
+				return plan, fault.From(err)
+			}
+			return plan, nil // the login stands without that token
+		}
+	}
+}
+
+// keepsRefreshToken says that a leg brought no refresh token and its connection has
+// one. Where accounts cannot be told apart, it may be another one's.
+func keepsRefreshToken(leg *store.PlannedLeg) bool {
+	old := leg.Existing
+	return old != nil && !leg.Refreshable && leg.Subject != "" && old.Refreshable && old.Status == store.ConnectionActive
+}
+
+// beingSpent says that somebody is renewing with the refresh token that the leg
+// would keep.
+func beingSpent(leg store.PlannedLeg) bool {
+	return keepsRefreshToken(&leg) && leg.Existing.Clock.LeaseRemaining > 0
 }
 
 // usable drops legs of providers that the configuration no longer has, or has
@@ -132,7 +181,7 @@ func (s *Service) promotion(ctx context.Context, leg *store.PlannedLeg) (store.P
 	}
 	if old := leg.Existing; old != nil {
 		p.ConnectionID, p.FromVersion = old.ID, old.Version
-		if !leg.Refreshable && old.Refreshable && old.Status == store.ConnectionActive {
+		if keepsRefreshToken(leg) && !beingSpent(*leg) {
 			s.keepRefreshToken(ctx, old, &p, &tokens)
 		}
 	}
@@ -149,5 +198,5 @@ func (s *Service) keepRefreshToken(ctx context.Context, old *store.Connection, p
 			slog.String("connection_id", old.ID), fault.Attr(err))
 		return
 	}
-	tokens.RefreshToken, p.Refreshable = before.RefreshToken, true
+	tokens.RefreshToken, p.Refreshable, p.KeepsRefreshToken = before.RefreshToken, true, true
 }

@@ -9,9 +9,14 @@
 // A chain cannot hurt what works: until the activation its tokens lie on the
 // session alone. The activation is prepared without locks (tokens are opened and
 // sealed for their new place), then done in one transaction that fails, and is
-// prepared again, when a connection or a leg changed meanwhile. A login that brings
-// no refresh token keeps the one that the connection has: some providers send one
-// with the first consent only.
+// prepared again, when a connection or a leg changed meanwhile.
+//
+// A login that brings no refresh token keeps the one that the connection has: some
+// providers send one with the first consent only. It is not kept while a renewal is
+// spending it: the login waits a moment for what that renewal brings, and otherwise
+// stands without; package refresh then hands the new token over to it. Doubt whether an
+// earlier attempt has spent the token stays with it. Where the provider says nothing
+// of who logged in, nothing is kept: the token may be another account's.
 //
 // Tokens that end up nowhere (a failed chain, a skipped leg, a leg that could not be
 // stored) are handed to package revoke.

@@ -9,8 +9,6 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
-	"chatelaine.dev/services/tokenbroker/internal/seal"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 	"chatelaine.dev/services/tokenbroker/internal/upstream"
 )
@@ -112,69 +110,17 @@ func (r *Refresher) try(ctx context.Context, c *store.Connection, p Provider, fo
 		RefreshToken: tokens.RefreshToken, Subject: c.Subject, Scopes: c.Scopes,
 	})
 	if err != nil {
-		return false, true, r.failed(ctx, c, p, lease, err)
+		settled, err := r.failed(ctx, c, p, lease, err)
+		return false, settled, err
 	}
 	renewed, err = r.commit(ctx, c, tokens, &grant)
 	return renewed, true, err
 }
 
-// commit stores what was granted and tries for as long as it may: it can be the
-// only valid token. A grant that lost against a newer version is dropped; one for
-// a connection that is gone is revoked.
-func (r *Refresher) commit(ctx context.Context, c *store.Connection, old seal.Tokens, g *upstream.Grant) (bool, error) {
-	tokens := seal.Tokens{AccessToken: g.AccessToken, RefreshToken: g.RefreshToken, IDToken: g.IDToken}
-	if tokens.RefreshToken.IsZero() {
-		tokens.RefreshToken = old.RefreshToken
-	}
-	if tokens.IDToken.IsZero() {
-		tokens.IDToken = old.IDToken
-	}
-	next := *c
-	next.Version++
-	sealed, err := r.cfg.Sealer.SealTokens(ctx, tokens, next.Place())
-	if err != nil {
-		return false, err
-	}
-	next.Grant = store.Grant{Scopes: g.Scopes, Refreshable: true, Sealed: sealed}
-	if g.HasExpiry {
-		next.ExpiresAt, next.RefreshAfter = g.ExpiresAt, After(g.ExpiresAt, time.Now())
-	}
-	renewal := store.Renewal{
-		ConnectionID: c.ID, PresentedVersion: c.Version, Grant: next.Grant,
-		Record: record(ctx, c, audit.ConnectionRefreshed, audit.Success),
-	}
-	committed, err := r.keepTrying(ctx, renewal)
-	switch {
-	case err != nil:
-		return false, err
-	case committed:
-		r.finished(ctx, renewal.Record)
-		return true, nil
-	}
-	now, err := r.cfg.Reader.Connection(ctx, c.ID)
-	if fault.KindOf(err) == fault.NotFound || (err == nil && now.Status == store.ConnectionDisconnected) {
-		r.cfg.Revoker.Add(revoke.OfConnection(&next))
-		return false, connectionRequired(c.Provider)
-	}
-	return err == nil && now.Version > c.Version, err
-}
-
-func (r *Refresher) keepTrying(ctx context.Context, renewal store.Renewal) (bool, error) {
-	for wait := pollEvery; ; wait = min(2*wait, 5*time.Second) {
-		committed, err := r.cfg.Leases.CommitRenewal(ctx, renewal)
-		if err == nil {
-			return committed, nil
-		}
-		r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "new tokens could not be stored yet",
-			slog.String("connection_id", renewal.ConnectionID), fault.Attr(err))
-		if pause(ctx, wait) != nil {
-			return false, err
-		}
-	}
-}
-
-// failed remembers how an attempt failed and returns what callers are told.
-func (r *Refresher) failed(ctx context.Context, c *store.Connection, p Provider, lease store.Lease, cause error) error {
+// failed remembers how an attempt failed and returns what callers are told. It is
+// not settled when the connection has changed meanwhile, by a login or a late
+// answer: then its present state tells.
+func (r *Refresher) failed(ctx context.Context, c *store.Connection, p Provider, lease store.Lease, cause error) (settled bool, err error) {
 	v := judge(cause, p, lease)
 	rec := record(ctx, c, audit.ConnectionRefreshFailed, v.outcome)
 	r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "tokens could not be renewed",
@@ -184,22 +130,20 @@ func (r *Refresher) failed(ctx context.Context, c *store.Connection, p Provider,
 			ConnectionID: c.ID, PresentedVersion: c.Version, Record: rec,
 			LockUser: v.mayLock && p.Primary() && r.cfg.LockOnPrimary(),
 		})
-		if changed {
-			r.finished(ctx, rec)
+		if err != nil || !changed {
+			return err != nil, err
 		}
-		if err != nil {
-			return err
-		}
-		return reauthenticate(c.Provider)
+		r.finished(ctx, rec)
+		return true, reauthenticate(c.Provider)
 	}
 	if err := r.cfg.Leases.FailRenewal(ctx, store.FailedRenewal{
 		ConnectionID: c.ID, PresentedVersion: c.Version, Holder: lease.Holder,
 		Backoff: v.backoff, OutcomeUnknown: v.unknown, Record: rec,
 	}); err != nil {
-		return err
+		return true, err
 	}
 	r.finished(ctx, rec)
-	return unavailable(c.Provider, v.backoff)
+	return true, unavailable(c.Provider, v.backoff)
 }
 
 // verdict is what a failure means for a connection.

@@ -9,9 +9,10 @@
 // than the upstream call's hard deadline; it is committed, with a mark of the
 // attempt, before the call, and no transaction or lock spans the call. The result
 // is committed by compare-and-set on the version that was presented, even after
-// the lease ended, since a late answer may hold the only valid token. Whoever
-// finds a live lease waits until the version moves or the lease ends. Nobody gets
-// a token that is not committed.
+// the lease ended, since a late answer may hold the only valid token. When a login
+// has made a newer version meanwhile that rests on the spent refresh token, or has
+// none, that version gets the new one. Whoever finds a live lease waits until the
+// version moves or the lease ends. Nobody gets a token that is not committed.
 //
 // What an attempt ends with:
 //

@@ -125,6 +125,8 @@ type fixture struct {
 	session  store.Session
 	// connection at the start.
 	connection *store.Connection
+	// granted is what the next login brings, beside an access token.
+	granted seal.Tokens
 }
 
 // newFixture logs alice in; her token ends after ttl, zero means never.
@@ -137,6 +139,9 @@ func newFixture(t *testing.T, ttl time.Duration) *fixture {
 	f := &fixture{
 		t: t, url: pgtest.URL(t, schema.Migrations()), sealer: seal.NewSealer(keys),
 		upstream: &provider{primary: true, inDoubt: config.RefreshInDoubtRetry, current: "rt-1"},
+		granted: seal.Tokens{
+			AccessToken: secret.New("at-1"), RefreshToken: secret.New("rt-1"), IDToken: secret.New("it-1"),
+		},
 	}
 	f.pool = f.newPool()
 	f.store = store.New(f.pool)
@@ -180,9 +185,8 @@ func (f *fixture) login(ttl time.Duration) {
 	if e := plan.Legs[0].Existing; e != nil {
 		p.ConnectionID, p.FromVersion = e.ID, e.Version
 	}
-	p.Sealed, err = f.sealer.SealTokens(ctx, seal.Tokens{
-		AccessToken: secret.New("at-1"), RefreshToken: secret.New("rt-1"), IDToken: secret.New("it-1"),
-	}, store.ConnectionPlace(p.ConnectionID, p.FromVersion+1))
+	p.Refreshable = !f.granted.RefreshToken.IsZero()
+	p.Sealed, err = f.sealer.SealTokens(ctx, f.granted, store.ConnectionPlace(p.ConnectionID, p.FromVersion+1))
 	must(f.t, err)
 	f.session, err = f.store.Activate(ctx, store.Activation{
 		SessionID: id, UserID: staged.Session.UserID, Lifetime: time.Hour, Idle: time.Hour, Login: true,
@@ -197,6 +201,15 @@ func (f *fixture) read() *store.Connection {
 	o, err := f.store.Open(f.t.Context(), f.session.ID, "corp")
 	must(f.t, err)
 	return o.Connection
+}
+
+// tokens opens what is stored.
+func (f *fixture) tokens() seal.Tokens {
+	f.t.Helper()
+	c := f.read()
+	tokens, err := f.sealer.OpenTokens(f.t.Context(), c.Sealed, c.Place())
+	must(f.t, err)
+	return tokens
 }
 
 // replica is one more instance of the broker, with a pool of its own.

@@ -177,7 +177,7 @@ func (r *Refresher) Token(ctx context.Context, sessionID, provider string) (Toke
 	}
 	return Token{
 		AccessToken: tokens.AccessToken, IDToken: tokens.IDToken, ExpiresAt: c.ExpiresAt, Scopes: c.Scopes, Realm: c.Realm,
-		UserID: opening.Session.UserID, ConnectionID: c.ID, Version: c.Version,
+		UserID: c.UserID, ConnectionID: c.ID, Version: c.Version,
 		ObservedPosition: opening.Session.Position,
 	}, nil
 }

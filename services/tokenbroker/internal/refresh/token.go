@@ -19,7 +19,7 @@ type Token struct {
 	Scopes []string
 	// Realm of the provider that granted it.
 	Realm string
-	// UserID of the session.
+	// UserID of the connection: the caller makes sure that it is the one that they ask for.
 	UserID string
 	// ConnectionID that the token belongs to.
 	ConnectionID string

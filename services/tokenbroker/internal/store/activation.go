@@ -79,6 +79,10 @@ type Promotion struct {
 	Grant
 	// FromVersion is the version that is replaced; 0 makes a new connection.
 	FromVersion int64
+	// KeepsRefreshToken says that the sealed tokens have the refresh token of
+	// FromVersion. A renewal that is at it right now makes the plan stale, since
+	// it spends that token; doubt about an earlier one stays with the token.
+	KeepsRefreshToken bool
 }
 
 // Activation makes a session usable.
@@ -110,7 +114,7 @@ func (s *Store) Activate(ctx context.Context, a Activation) (session Session, er
 			return errStale
 		}
 		for i := range a.Promotions {
-			if err := promote(ctx, c, &a, &a.Promotions[i]); err != nil {
+			if err := promote(ctx, c, &locked, &a.Promotions[i]); err != nil {
 				return err
 			}
 		}
@@ -127,6 +131,11 @@ func (s *Store) Activate(ctx context.Context, a Activation) (session Session, er
 }
 
 func (a *Activation) finish(ctx context.Context, c *change, session *Session) error {
+	if a.Login { // first: what it unlocks are the sessions that were active before
+		if err := unlockUser(ctx, c, a.UserID, a.LoginName); err != nil {
+			return err
+		}
+	}
 	if session.State == SessionPending {
 		// Legs that were not planned (of a provider that the configuration no longer
 		// has, or too old) have no place in an active session.
@@ -142,17 +151,30 @@ func (a *Activation) finish(ctx context.Context, c *change, session *Session) er
 		}
 		c.audit(a.Record)
 	}
-	if a.Login {
-		_, err := c.Exec(ctx, `
-			UPDATE tokenbroker.users SET last_login_at = clock_timestamp(), locked_at = NULL, name = $2 WHERE id = $1`,
-			a.UserID, a.LoginName)
-		return err
-	}
 	return nil
 }
 
-func promote(ctx context.Context, c *change, a *Activation, p *Promotion) error {
-	tag, err := c.Exec(ctx, `DELETE FROM tokenbroker.staged_legs WHERE id = $1 AND session_id = $2`, p.LegID, a.SessionID)
+// unlockUser notes a login. Caches of sessions that were locked until now hold
+// refusals.
+func unlockUser(ctx context.Context, c *change, userID, name string) error {
+	var locked bool
+	if err := c.QueryRow(ctx, `
+		SELECT locked_at IS NOT NULL FROM tokenbroker.users WHERE id = $1 FOR NO KEY UPDATE`, userID).Scan(&locked); err != nil {
+		return err
+	}
+	if _, err := c.Exec(ctx, `
+		UPDATE tokenbroker.users SET last_login_at = clock_timestamp(), locked_at = NULL, name = $2 WHERE id = $1`,
+		userID, name); err != nil {
+		return err
+	}
+	if !locked {
+		return nil
+	}
+	return voidSessions(ctx, c, userID)
+}
+
+func promote(ctx context.Context, c *change, session *Session, p *Promotion) error {
+	tag, err := c.Exec(ctx, `DELETE FROM tokenbroker.staged_legs WHERE id = $1 AND session_id = $2`, p.LegID, session.ID)
 	if err != nil {
 		return err
 	}
@@ -165,15 +187,19 @@ func promote(ctx context.Context, c *change, a *Activation, p *Promotion) error 
 				refreshable, expires_at, refresh_after, tokens_at, key_id, wrapped_key, sealed_tokens)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, 'active', 1, $8, $9, $10, clock_timestamp(), $11, $12, $13)
 			ON CONFLICT ON CONSTRAINT connections_account DO NOTHING`,
-			p.ConnectionID, a.UserID, p.Provider, p.Realm, p.Subject, p.Name, textArray(p.Scopes),
+			p.ConnectionID, session.UserID, p.Provider, p.Realm, p.Subject, p.Name, textArray(p.Scopes),
 			p.Refreshable, timeOrNull(p.ExpiresAt), timeOrNull(p.RefreshAfter),
 			p.Sealed.KeyID, p.Sealed.WrappedKey, p.Sealed.Ciphertext)
 	} else {
+		columns, condition := renewedColumns, ``
+		if p.KeepsRefreshToken {
+			columns, condition = newVersionColumns, ` AND (lease_until IS NULL OR lease_until <= clock_timestamp())`
+		}
 		tag, err = c.Exec(ctx, `
 			UPDATE tokenbroker.connections SET status = 'active', version = version + 1, name = $3, scopes = $4,
 				refreshable = $5, expires_at = $6, refresh_after = $7, key_id = $8, wrapped_key = $9, sealed_tokens = $10,
-				`+renewedColumns+`
-			WHERE id = $1 AND version = $2`,
+				`+columns+`
+			WHERE id = $1 AND version = $2`+condition,
 			p.ConnectionID, p.FromVersion, p.Name, textArray(p.Scopes),
 			p.Refreshable, timeOrNull(p.ExpiresAt), timeOrNull(p.RefreshAfter),
 			p.Sealed.KeyID, p.Sealed.WrappedKey, p.Sealed.Ciphertext)
@@ -185,28 +211,28 @@ func promote(ctx context.Context, c *change, a *Activation, p *Promotion) error 
 	if tag.RowsAffected() == 0 {
 		return errStale // renewed, or made, by somebody else meanwhile
 	}
-	return link(ctx, c, a.SessionID, p.Provider, p.ConnectionID)
+	return link(ctx, c, session, p.Provider, p.ConnectionID)
 }
 
 // link makes the session use the connection. What caches hold of the one that it
-// used before is void.
-func link(ctx context.Context, c *change, sessionID, provider, connectionID string) error {
-	rows, err := c.Query(ctx, `
-		SELECT connection_id FROM tokenbroker.session_links
-		WHERE session_id = $1 AND provider = $2 AND connection_id <> $3`, sessionID, provider, connectionID)
-	if err != nil {
-		return err
+// used before, or of its having none, is void.
+func link(ctx context.Context, c *change, session *Session, provider, connectionID string) error {
+	var before string
+	if i := slices.IndexFunc(session.Links, func(l Link) bool { return l.Provider == provider }); i >= 0 {
+		before = session.Links[i].ConnectionID
 	}
-	before, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return err
+	if before == connectionID {
+		return nil
 	}
-	for _, id := range before {
-		c.connectionChanged(id)
+	if before != "" { // for watchers that do not know changes of sessions
+		c.connectionChanged(before)
 	}
-	_, err = c.Exec(ctx, `
+	if session.State == SessionActive {
+		c.sessionChanged(session.ID)
+	}
+	_, err := c.Exec(ctx, `
 		INSERT INTO tokenbroker.session_links (session_id, provider, connection_id) VALUES ($1, $2, $3)
 		ON CONFLICT (session_id, provider) DO UPDATE SET connection_id = EXCLUDED.connection_id, skip_reason = NULL`,
-		sessionID, provider, connectionID)
+		session.ID, provider, connectionID)
 	return err
 }

@@ -20,22 +20,27 @@ func appendEvents(ctx context.Context, tx pgx.Tx, events []Event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	sessions := make([]*string, len(events))
+	ended := make([]*string, len(events))
+	changed := make([]*string, len(events))
 	connections := make([]*string, len(events))
 	for i, e := range events {
-		sessions[i], connections[i] = textOrNull(e.SessionID), textOrNull(e.ConnectionID)
+		ended[i], changed[i], connections[i] = textOrNull(e.SessionID), textOrNull(e.ChangedSessionID), textOrNull(e.ConnectionID)
 	}
 	_, err := tx.Exec(ctx, `
 		WITH head AS (
 			UPDATE tokenbroker.event_head SET position = position + $1 RETURNING position - $1 AS base
 		), appended AS (
-			INSERT INTO tokenbroker.events (position, kind, session_id, connection_id)
-			SELECT head.base + e.n, CASE WHEN e.session_id IS NULL THEN 'connection_changed' ELSE 'session_ended' END,
-				e.session_id, e.connection_id
-			FROM head, unnest($2::text[], $3::text[]) WITH ORDINALITY AS e(session_id, connection_id, n)
+			INSERT INTO tokenbroker.events (position, kind, session_id, changed_session_id, connection_id)
+			SELECT head.base + e.n, CASE
+					WHEN e.session_id IS NOT NULL THEN 'session_ended'
+					WHEN e.changed_session_id IS NOT NULL THEN 'session_changed'
+					ELSE 'connection_changed' END,
+				e.session_id, e.changed_session_id, e.connection_id
+			FROM head, unnest($2::text[], $3::text[], $4::text[])
+				WITH ORDINALITY AS e(session_id, changed_session_id, connection_id, n)
 		)
-		SELECT pg_notify($4, '')`,
-		len(events), sessions, connections, EventChannel)
+		SELECT pg_notify($5, '')`,
+		len(events), ended, changed, connections, EventChannel)
 	return err
 }
 
@@ -45,7 +50,8 @@ func appendEvents(ctx context.Context, tx pgx.Tx, events []Event) error {
 // and is Precondition with reason POSITION_UNKNOWN.
 func EventsAfter(ctx context.Context, db postgres.Querier, position int64, limit int) (events []Event, head int64, err error) {
 	rows, err := db.Query(ctx, `
-		SELECT h.position, coalesce(e.position, 0), coalesce(e.session_id, ''), coalesce(e.connection_id, '')
+		SELECT h.position, coalesce(e.position, 0), coalesce(e.session_id, ''), coalesce(e.changed_session_id, ''),
+			coalesce(e.connection_id, '')
 		FROM tokenbroker.event_head h
 		LEFT JOIN LATERAL (
 			SELECT * FROM tokenbroker.events WHERE position > $1 ORDER BY position LIMIT $2
@@ -55,7 +61,7 @@ func EventsAfter(ctx context.Context, db postgres.Querier, position int64, limit
 		return nil, 0, postgres.Fault(err)
 	}
 	var e Event
-	_, err = pgx.ForEachRow(rows, []any{&head, &e.Position, &e.SessionID, &e.ConnectionID}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&head, &e.Position, &e.SessionID, &e.ChangedSessionID, &e.ConnectionID}, func() error {
 		if e.Position != 0 {
 			events = append(events, e)
 		}

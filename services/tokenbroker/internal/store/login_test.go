@@ -236,26 +236,6 @@ func TestAReconnectionStaysStagedUntilItIsActivated(t *testing.T) {
 	f.connection(s.ID, "hub")
 }
 
-func TestReconnectingWithAnotherAccountVoidsWhatCachesHoldOfTheFirst(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	s := f.login("alice", "work")
-	work := f.connection(s.ID, "hub").ID
-	_, before, err := f.EventsAfter(t.Context(), 0, 100)
-	must(t, err)
-	_, err = f.StageLeg(t.Context(), leg(s.ID, "hub", hubRealm, "private"))
-	must(t, err)
-	_, err = f.activate(t.Context(), s.ID)
-	must(t, err)
-	if got := f.connection(s.ID, "hub").Subject; got != "private" {
-		t.Fatalf("the session acts as %q", got)
-	}
-	events, _, err := f.EventsAfter(t.Context(), before, 100)
-	if err != nil || len(events) != 1 || events[0].ConnectionID != work {
-		t.Errorf("events = %+v, %v; want a change of the account before", events, err)
-	}
-}
-
 func TestSkippingErasesWhatWasStaged(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

@@ -10,11 +10,16 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 )
 
-// renewedColumns is the part of an UPDATE of connections that every new version
-// of the tokens has: nothing of an earlier attempt is left.
-const renewedColumns = `tokens_at = clock_timestamp(), updated_at = clock_timestamp(),
-	lease_holder = NULL, lease_until = NULL, attempt_at = NULL, doubtful_attempts = 0,
-	failures = 0, retry_at = NULL, unlinked_at = NULL`
+const (
+	// newVersionColumns is the part of an UPDATE of connections that every new
+	// version of the tokens has.
+	newVersionColumns = `tokens_at = clock_timestamp(), updated_at = clock_timestamp(),
+		failures = 0, retry_at = NULL, unlinked_at = NULL`
+	// renewedColumns is newVersionColumns for a version with a refresh token of its
+	// own, or without any: nothing of an earlier attempt is left.
+	renewedColumns = newVersionColumns + `,
+		lease_holder = NULL, lease_until = NULL, attempt_at = NULL, doubtful_attempts = 0`
+)
 
 // LeaseRequest asks for the right to make one attempt at renewing a version.
 type LeaseRequest struct {
@@ -142,7 +147,7 @@ type Refusal struct {
 }
 
 // RequireReauthentication makes the connection ask for a new login, unless the
-// version moved, and voids what caches hold: of the user's every connection when
+// version moved, and voids what caches hold: all that the user's sessions use when
 // the user is locked. changed is false when there was nothing to change.
 func (s *Store) RequireReauthentication(ctx context.Context, r Refusal) (changed bool, err error) {
 	err = s.change(ctx, func(c *change) error {
@@ -171,9 +176,15 @@ func (s *Store) RequireReauthentication(ctx context.Context, r Refusal) (changed
 	return changed && err == nil, err
 }
 
+// lockUser locks a user's sessions and voids what caches hold of them: by session,
+// because some credentials come of no connection, and by connection, for watchers
+// that do not know the former.
 func lockUser(ctx context.Context, c *change, userID string) error {
 	if _, err := c.Exec(ctx, `
 		UPDATE tokenbroker.users SET locked_at = coalesce(locked_at, clock_timestamp()) WHERE id = $1`, userID); err != nil {
+		return err
+	}
+	if err := voidSessions(ctx, c, userID); err != nil {
 		return err
 	}
 	rows, err := c.Query(ctx, `SELECT id FROM tokenbroker.connections WHERE user_id = $1 ORDER BY id`, userID)
@@ -183,6 +194,20 @@ func lockUser(ctx context.Context, c *change, userID string) error {
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	for _, id := range ids {
 		c.connectionChanged(id)
+	}
+	return err
+}
+
+// voidSessions tells caches to ask anew for all that a user's sessions use.
+func voidSessions(ctx context.Context, c *change, userID string) error {
+	rows, err := c.Query(ctx, `
+		SELECT id FROM tokenbroker.sessions WHERE user_id = $1 AND state = 'active' ORDER BY id`, userID)
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, id := range ids {
+		c.sessionChanged(id)
 	}
 	return err
 }

@@ -48,6 +48,8 @@ type change struct {
 
 func (c *change) sessionEnded(id string) { c.events = append(c.events, Event{SessionID: id}) }
 
+func (c *change) sessionChanged(id string) { c.events = append(c.events, Event{ChangedSessionID: id}) }
+
 func (c *change) connectionChanged(id string) { c.events = append(c.events, Event{ConnectionID: id}) }
 
 func (c *change) audit(rec audit.Record) { c.records = append(c.records, rec) }

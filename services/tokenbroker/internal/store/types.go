@@ -171,12 +171,14 @@ func ConnectionPlace(id string, version int64) seal.Place {
 	return seal.Place{Table: "connections", Row: id, Column: "sealed_tokens", Version: version}
 }
 
-// Event is something that a cache of credentials must hear of. One of SessionID
-// and ConnectionID is set.
+// Event is something that a cache of credentials must hear of. One of its ids is set.
 type Event struct {
 	Position int64
 	// SessionID of a session that ended.
 	SessionID string
+	// ChangedSessionID of a session that goes on, but whose credentials are void:
+	// its user was locked or unlocked, or it uses another connection.
+	ChangedSessionID string
 	// ConnectionID of a connection whose tokens changed or went away.
 	ConnectionID string
 }

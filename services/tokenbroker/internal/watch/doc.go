@@ -13,6 +13,10 @@
 // newer: nothing is missed in between and nothing comes twice. A watcher whose
 // queue is full is sent away and resumes from the last position that it saw.
 //
+// Three kinds of events go out: a session ended; a session goes on but what was
+// handed out for it is void; a connection's tokens changed. The snapshot has the
+// ends alone, since who begins has nothing yet that the others could void.
+//
 // What it leaves out: retention of events (package sweep), and what a watcher does
 // with an event.
 package watch

@@ -124,9 +124,12 @@ func sendAll(stream Stream, events []store.Event) error {
 
 func response(e store.Event) *brokerv1.WatchSessionsResponse {
 	r := &brokerv1.WatchSessionsResponse{Position: e.Position}
-	if e.SessionID != "" {
+	switch {
+	case e.SessionID != "":
 		r.Event = &brokerv1.WatchSessionsResponse_SessionEnded{SessionEnded: &brokerv1.SessionEnded{SessionId: e.SessionID}}
-	} else {
+	case e.ChangedSessionID != "":
+		r.Event = &brokerv1.WatchSessionsResponse_SessionChanged{SessionChanged: &brokerv1.SessionChanged{SessionId: e.ChangedSessionID}}
+	default:
 		r.Event = &brokerv1.WatchSessionsResponse_ConnectionChanged{ConnectionChanged: &brokerv1.ConnectionChanged{ConnectionId: e.ConnectionID}}
 	}
 	return r

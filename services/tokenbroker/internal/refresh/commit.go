@@ -1,0 +1,100 @@
+package refresh
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/services/tokenbroker/internal/audit"
+	"chatelaine.dev/services/tokenbroker/internal/revoke"
+	"chatelaine.dev/services/tokenbroker/internal/seal"
+	"chatelaine.dev/services/tokenbroker/internal/store"
+	"chatelaine.dev/services/tokenbroker/internal/upstream"
+)
+
+// commit stores what was granted and tries for as long as it may: it can be the
+// only valid token. Of a grant that lost against a newer version the refresh token
+// is kept where that version needs it; one for a connection that is gone is revoked.
+func (r *Refresher) commit(ctx context.Context, c *store.Connection, old seal.Tokens, g *upstream.Grant) (bool, error) {
+	tokens := seal.Tokens{AccessToken: g.AccessToken, RefreshToken: g.RefreshToken, IDToken: g.IDToken}
+	if tokens.RefreshToken.IsZero() {
+		tokens.RefreshToken = old.RefreshToken
+	}
+	if tokens.IDToken.IsZero() {
+		tokens.IDToken = old.IDToken
+	}
+	grant := store.Grant{Scopes: g.Scopes}
+	if g.HasExpiry {
+		grant.ExpiresAt, grant.RefreshAfter = g.ExpiresAt, After(g.ExpiresAt, time.Now())
+	}
+	next, committed, err := r.put(ctx, c, tokens, grant)
+	if committed || err != nil {
+		return committed, err
+	}
+	for {
+		now, err := r.cfg.Reader.Connection(ctx, c.ID)
+		switch {
+		case fault.KindOf(err) == fault.NotFound || (err == nil && now.Status == store.ConnectionDisconnected):
+			r.cfg.Revoker.Add(revoke.OfConnection(next))
+			return false, connectionRequired(c.Provider)
+		case err != nil:
+			return false, err
+		}
+		if done, err := r.handOver(ctx, now, old.RefreshToken, tokens.RefreshToken); done || err != nil {
+			return err == nil, err
+		}
+	}
+}
+
+// put makes tokens the version after c, and returns what it tried to make.
+func (r *Refresher) put(ctx context.Context, c *store.Connection, tokens seal.Tokens, grant store.Grant) (next *store.Connection, committed bool, err error) {
+	made := *c
+	made.Version++
+	made.Grant, made.Refreshable = grant, true
+	if made.Sealed, err = r.cfg.Sealer.SealTokens(ctx, tokens, made.Place()); err != nil {
+		return nil, false, err
+	}
+	renewal := store.Renewal{
+		ConnectionID: c.ID, PresentedVersion: c.Version, Grant: made.Grant,
+		Record: record(ctx, c, audit.ConnectionRefreshed, audit.Success),
+	}
+	if committed, err = r.keepTrying(ctx, renewal); committed {
+		r.finished(ctx, renewal.Record)
+	}
+	return &made, committed, err
+}
+
+// handOver gives a refresh token to the version that a login has made since: one
+// that kept the token which is spent by now, or that has none because it would have
+// had to keep it. What the login itself brought stays. done is false when that
+// version has moved too.
+func (r *Refresher) handOver(ctx context.Context, now *store.Connection, spent, granted secret.String) (done bool, err error) {
+	tokens, err := r.cfg.Sealer.OpenTokens(ctx, now.Sealed, now.Place())
+	if err != nil {
+		return false, err
+	}
+	// Without a subject, the login may have been that of another account.
+	needed := tokens.RefreshToken.Equal(spent) || tokens.RefreshToken.IsZero() && now.Subject != ""
+	if !needed || tokens.RefreshToken.Equal(granted) {
+		return true, nil
+	}
+	tokens.RefreshToken = granted
+	_, done, err = r.put(ctx, now, tokens, now.Grant)
+	return done, err
+}
+
+func (r *Refresher) keepTrying(ctx context.Context, renewal store.Renewal) (bool, error) {
+	for wait := pollEvery; ; wait = min(2*wait, 5*time.Second) {
+		committed, err := r.cfg.Leases.CommitRenewal(ctx, renewal)
+		if err == nil {
+			return committed, nil
+		}
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "new tokens could not be stored yet",
+			slog.String("connection_id", renewal.ConnectionID), fault.Attr(err))
+		if pause(ctx, wait) != nil {
+			return false, err
+		}
+	}
+}
