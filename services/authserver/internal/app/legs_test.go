@@ -192,19 +192,62 @@ func TestABrokerThatIsDownIsTemporary(t *testing.T) {
 		b := s.browser()
 		consent := b.get(s.client().query())
 		s.broker.Fail(down)
-		if q := s.clientAnswer(b.answer(consent, "approve").location); q.Get("error") != "temporarily_unavailable" {
-			t.Errorf("answer %v", q)
-		}
+		wantStatus(t, b.answer(consent, "approve"), http.StatusServiceUnavailable, "reload this page", "Reference")
 		s.broker.Fail(nil)
-		s.nothingLeft()
+		if p := b.answer(consent, "approve"); !strings.HasPrefix(p.location, "https://corp.example/") {
+			t.Errorf("the same form again: %d %s", p.status, p.body)
+		}
 	})
-	t.Run("in a leg: the session ends once the broker is back", func(t *testing.T) {
+	t.Run("in a leg: the browser walks it anew", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		c, b := s.client(), s.browser()
+		callback := s.broker.SignIn(t, c.approve(b), "alice")
+		s.broker.Fail(down)
+		wantStatus(t, b.get(callback), http.StatusServiceUnavailable, "reload this page", "Reference")
+		wantStatus(t, s.browser().get(callback), http.StatusForbidden)
+		s.broker.Fail(nil)
+		p := b.get(callback)
+		for range 2 {
+			wantStatus(t, p, http.StatusSeeOther)
+			p = b.get(s.broker.SignIn(t, p.location, "alice"))
+		}
+		if got := c.redeem(s.clientAnswer(p.location).Get("code")); got.status != http.StatusOK {
+			t.Errorf("tokens %+v", got)
+		}
+		if n := len(s.broker.Sessions("active")); n != 1 || len(s.broker.Sessions("pending")) != 0 {
+			t.Errorf("%d sessions are active, want the one of the login", n)
+		}
+	})
+	for name, spoil := range map[string]func(string) string{
+		"in an optional leg: it is not skipped for that":  func(callback string) string { return callback },
+		"when an optional leg was refused: it can change": func(callback string) string { return strings.Replace(callback, "code=", "error=access_denied&c=", 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSystem(t)
+			c, b := s.client(), s.browser()
+			second := b.get(s.broker.SignIn(t, c.approve(b), "alice"))
+			callback := spoil(s.broker.SignIn(t, second.location, "alice"))
+			s.broker.Fail(down)
+			wantStatus(t, b.get(callback), http.StatusServiceUnavailable, "reload this page")
+			s.broker.Fail(nil)
+			p := b.get(s.broker.SignIn(t, b.get(callback).location, "alice"))
+			if got := c.redeem(s.clientAnswer(p.location).Get("code")); got.status != http.StatusOK {
+				t.Errorf("tokens %+v", got)
+			}
+			if skips := s.broker.Skips(s.broker.Sessions("active")[0]); len(skips) != 0 {
+				t.Errorf("skipped %v", skips)
+			}
+		})
+	}
+	t.Run("when a leg was refused: the session ends once the broker is back", func(t *testing.T) {
 		t.Parallel()
 		s := newSystem(t)
 		b := s.browser()
 		callback := s.broker.SignIn(t, s.client().approve(b), "alice")
 		s.broker.Fail(down)
-		if q := s.clientAnswer(b.get(callback).location); q.Get("error") != "temporarily_unavailable" {
+		if q := s.clientAnswer(b.get(strings.Replace(callback, "code=", "error=access_denied&c=", 1)).location); q.Get("error") != "access_denied" {
 			t.Errorf("answer %v", q)
 		}
 		s.settle()

@@ -26,7 +26,12 @@ const (
 	ReasonOtherBrowser = "other_browser"
 	// ReasonState: the callback's state is unknown, used or expired.
 	ReasonState = "state_unknown"
+	// ReasonBusy: the same request is still being worked on.
+	ReasonBusy = "leg_in_progress"
 )
+
+// after is how long what a callback leads to may take beside the redemption.
+const after = 5 * time.Second
 
 // Broker is what the chain asks of the token broker's LoginService.
 type Broker interface {
@@ -48,7 +53,9 @@ type Requests interface {
 // Legs keeps the leg that is under way.
 type Legs interface {
 	StartLeg(ctx context.Context, state string, leg store.Leg) error
-	TakeLeg(ctx context.Context, state string, providers []string, browserHash []byte) (*store.Leg, *store.AuthorizationRequest, error)
+	TakeLeg(ctx context.Context, state string, providers []string, browserHash []byte, busy time.Duration) (*store.Leg, *store.AuthorizationRequest, error)
+	ReleaseLeg(ctx context.Context, state string) error
+	SpentLeg(ctx context.Context, state string, providers []string, browserHash []byte) (*store.AuthorizationRequest, store.SpentLeg, error)
 	LegElsewhere(ctx context.Context, state string, browserHash []byte) (bool, error)
 }
 
@@ -139,43 +146,37 @@ func (c *Chain) Approve(ctx context.Context, id string, browserHash []byte) (Ste
 		return Step{}, err
 	}
 	if req.Phase == store.PhaseConsent {
-		var problem *problem
-		if req, problem, err = c.begin(ctx, req); err != nil {
+		if req, err = c.begin(ctx, req); err != nil {
 			return Step{}, err
-		}
-		if problem != nil {
-			return c.fail(ctx, req, *problem)
 		}
 		c.audit(ctx, req, "consent", "", "approved")
 	}
 	return c.next(ctx, req)
 }
 
-// begin opens the broker's session and moves the request on.
-func (c *Chain) begin(ctx context.Context, req *store.AuthorizationRequest) (*store.AuthorizationRequest, *problem, error) {
+// begin opens the broker's session and moves the request on. Without a broker the
+// request stays as it is, and can be approved again.
+func (c *Chain) begin(ctx context.Context, req *store.AuthorizationRequest) (*store.AuthorizationRequest, error) {
 	client, err := c.client(ctx, req)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	session, err := c.cfg.Broker.BeginSession(ctx, &brokerv1.BeginSessionRequest{ClientId: client.ID, ClientName: client.Name})
 	if err != nil {
-		c.cfg.Logger.WarnContext(ctx, "no session could be begun", fault.Attr(err))
-		p := unavailable("the token broker cannot be reached; try again in a moment")
-		return req, &p, nil
+		return nil, err
 	}
 	approved, err := c.cfg.Requests.ApproveRequest(ctx, req.ID, req.BrowserHash, session.GetSessionId())
 	if err == nil {
-		return approved, nil, nil
+		return approved, nil
 	}
 	// Another click was first, or the request has ended: this session is nobody's.
 	if qerr := c.endSession(context.WithoutCancel(ctx), session.GetSessionId()); qerr != nil {
 		c.cfg.Logger.WarnContext(ctx, "a session is left to expire", fault.Attr(qerr))
 	}
 	if fault.KindOf(err) != fault.NotFound {
-		return nil, nil, err
+		return nil, err
 	}
-	req, err = c.load(ctx, req.ID, req.BrowserHash)
-	return req, nil, err
+	return c.load(ctx, req.ID, req.BrowserHash)
 }
 
 // Deny is the person's refusal of the client.
@@ -318,6 +319,15 @@ func (c *Chain) proceed(ctx context.Context, req *store.AuthorizationRequest, ap
 func (c *Chain) client(ctx context.Context, req *store.AuthorizationRequest) (*store.Client, error) {
 	client, err := c.cfg.Ends.Client(ctx, req.ClientID)
 	return client, expired(err)
+}
+
+// temporary reports whether an error may be gone in a moment.
+func temporary(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Exhausted:
+		return true
+	}
+	return false
 }
 
 // expired says what it means that a request is not found.

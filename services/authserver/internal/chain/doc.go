@@ -22,6 +22,12 @@
 // nothing of it is left behind, and the client gets an OAuth error with iss and
 // state. Texts of upstreams are never passed on.
 //
+// When the database or the broker cannot be reached, the browser gets a page and the
+// login waits where it was: the same request again goes on. A state is good once all
+// the same. A browser that brings it a second time goes on where the login is by
+// then, and walks a leg anew of which nothing came: the code of the first time is
+// never sent again.
+//
 // A callback from another browser than the one that began is refused with a page
 // and changes nothing: the state stays good where it belongs. So nobody can end
 // somebody else's login with a stolen or guessed callback URL, nor finish it.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"chatelaine.dev/internal/fault"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
@@ -109,15 +110,38 @@ type Callback struct {
 	IssSent bool
 }
 
-// Return takes the browser back from a provider and on to the next step.
+// Return takes the browser back from a provider and on to the next step. When that
+// needs something that cannot be reached, the browser may come again with the same
+// answer: it walks the leg anew, since nobody knows whether its code was spent, and
+// a code that comes twice can cost the tokens of the first time (RFC 6749, section
+// 4.1.2).
 func (c *Chain) Return(ctx context.Context, cb Callback, browserHash []byte) (Step, error) {
 	if cb.State == "" || len(cb.State) > maxStateBytes {
 		return Step{}, unknownState(nil)
 	}
-	leg, req, err := c.cfg.Legs.TakeLeg(ctx, cb.State, cb.Providers, browserHash)
-	if err != nil {
-		return Step{}, c.notTaken(ctx, cb.State, browserHash, err)
+	leg, req, err := c.cfg.Legs.TakeLeg(ctx, cb.State, cb.Providers, browserHash, c.cfg.RedeemTimeout+after)
+	switch {
+	case err != nil && fault.KindOf(err) == fault.NotFound:
+		return c.again(ctx, cb, browserHash, err)
+	case err != nil:
+		return Step{}, err
 	}
+	// The state is spent: a browser that loses its patience must not spend the code as
+	// well and have nothing for it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.RedeemTimeout+after)
+	defer cancel()
+	step, err := c.come(ctx, req, leg, cb)
+	if err != nil && temporary(err) {
+		if releaseErr := c.cfg.Legs.ReleaseLeg(ctx, cb.State); releaseErr != nil { // then it takes until the leg is busy no more
+			c.cfg.Logger.WarnContext(ctx, "a leg cannot be walked anew at once", fault.Attr(releaseErr))
+		}
+		c.audit(ctx, req, "leg", leg.Provider, "interrupted")
+	}
+	return step, err
+}
+
+// come goes on with what the browser brings back from a leg.
+func (c *Chain) come(ctx context.Context, req *store.AuthorizationRequest, leg *store.Leg, cb Callback) (Step, error) {
 	i := slices.IndexFunc(req.Progress.Providers, func(p store.Provider) bool { return p.Name == leg.Provider })
 	if i < 0 {
 		return Step{}, fault.New(fault.Internal, "the leg's provider is not in its chain")
@@ -134,19 +158,51 @@ func (c *Chain) Return(ctx context.Context, cb Callback, browserHash []byte) (St
 	return c.proceed(ctx, req, linked)
 }
 
+// How long a callback that comes again waits for the first one, and how often it looks.
+const (
+	patience = 10 * time.Second
+	glance   = 250 * time.Millisecond
+)
+
+// again is for a callback whose state is not good any more, or never was. A browser
+// that brings the answer of its last leg once more, as when a page is reloaded, goes
+// on where the login is.
+func (c *Chain) again(ctx context.Context, cb Callback, browserHash []byte, cause error) (Step, error) {
+	for deadline := time.Now().Add(patience); ; {
+		req, leg, err := c.cfg.Legs.SpentLeg(ctx, cb.State, cb.Providers, browserHash)
+		switch {
+		case err != nil && fault.KindOf(err) == fault.NotFound:
+			return Step{}, c.notTaken(ctx, cb.State, browserHash, cause)
+		case err != nil:
+			return Step{}, err
+		case leg.Retry, settled(req, leg.Provider):
+			return c.next(ctx, req)
+		case time.Now().After(deadline):
+			return Step{}, fault.New(fault.Unavailable, "the answer of the provider is still being worked on").WithReason(ReasonBusy)
+		}
+		select {
+		case <-ctx.Done():
+			return Step{}, fault.From(ctx.Err())
+		case <-time.After(glance):
+		}
+	}
+}
+
+// settled reports whether the chain has done with a provider.
+func settled(req *store.AuthorizationRequest, provider string) bool {
+	return slices.ContainsFunc(req.Progress.Providers, func(p store.Provider) bool { return p.Name == provider && p.State != store.LinkMissing })
+}
+
 // notTaken tells a callback in another browser from a state that is no good.
-func (c *Chain) notTaken(ctx context.Context, state string, browserHash []byte, err error) error {
-	if fault.KindOf(err) != fault.NotFound {
+func (c *Chain) notTaken(ctx context.Context, state string, browserHash []byte, cause error) error {
+	elsewhere, err := c.cfg.Legs.LegElsewhere(ctx, state, browserHash)
+	switch {
+	case err != nil:
 		return err
+	case elsewhere:
+		return fault.Wrap(fault.Denied, cause, "this sign-in was started in another browser").WithReason(ReasonOtherBrowser)
 	}
-	elsewhere, lookErr := c.cfg.Legs.LegElsewhere(ctx, state, browserHash)
-	if lookErr != nil {
-		return lookErr
-	}
-	if elsewhere {
-		return fault.Wrap(fault.Denied, err, "this sign-in was started in another browser").WithReason(ReasonOtherBrowser)
-	}
-	return unknownState(err)
+	return unknownState(cause)
 }
 
 func unknownState(cause error) error {
@@ -174,8 +230,12 @@ func (c *Chain) redeem(ctx context.Context, req *store.AuthorizationRequest, p *
 		CodeVerifier: s.Verifier, Nonce: s.Nonce, RedirectUri: leg.RedirectURI,
 	})
 	if err != nil {
-		c.cfg.Logger.WarnContext(ctx, "a leg's code could not be redeemed", fault.Attr(err))
-		return nil, brokerFailure(p, err), nil
+		f, err := brokerFailure(p, err)
+		if f != nil {
+			c.cfg.Logger.WarnContext(ctx, "a leg's code could not be redeemed", fault.Attr(err))
+			return nil, f, nil
+		}
+		return nil, nil, err
 	}
 	return linked(p.Name, answer), nil, nil
 }
@@ -198,28 +258,36 @@ func linked(provider string, answer *brokerv1.RedeemCodeResponse) change {
 
 // leave gives the provider up: the walk goes on without it, or ends.
 func (c *Chain) leave(ctx context.Context, req *store.AuthorizationRequest, p *store.Provider, f failure) (Step, error) {
-	skipped, failed := c.giveUp(ctx, req, p, f)
-	if failed != nil {
+	skipped, failed, err := c.giveUp(ctx, req, p, f)
+	switch {
+	case err != nil:
+		return Step{}, err
+	case failed != nil:
 		return c.fail(ctx, req, *failed)
 	}
 	return c.proceed(ctx, req, skipped)
 }
 
 // giveUp skips an optional provider and returns what that changes; for a required
-// one, or when it cannot be skipped, it returns what to tell the client.
-func (c *Chain) giveUp(ctx context.Context, req *store.AuthorizationRequest, p *store.Provider, f failure) (change, *problem) {
+// one, or when it cannot be skipped, it returns what to tell the client. Its error
+// is that of a broker that cannot be reached.
+func (c *Chain) giveUp(ctx context.Context, req *store.AuthorizationRequest, p *store.Provider, f failure) (change, *problem, error) {
 	if !p.Optional || f.fatal {
 		c.audit(ctx, req, "leg", p.Name, f.outcome())
-		return nil, &f.client
+		return nil, &f.client, nil
 	}
 	answer, err := c.cfg.Broker.SkipProvider(ctx, &brokerv1.SkipProviderRequest{SessionId: req.SessionID, Provider: p.Name, Reason: f.skip})
 	if err != nil {
+		failed, err := brokerFailure(p, err)
+		if failed == nil {
+			return nil, nil, err
+		}
 		c.cfg.Logger.WarnContext(ctx, "an optional provider could not be skipped", fault.Attr(err))
-		return nil, &brokerFailure(p, err).client
+		return nil, &failed.client, nil
 	}
 	c.audit(ctx, req, "leg", p.Name, "skipped_"+f.outcome())
 	name := p.Name
-	return func(req *store.AuthorizationRequest) { setLinks(req, name, store.LinkSkipped, answer.GetLinks()) }, nil
+	return func(req *store.AuthorizationRequest) { setLinks(req, name, store.LinkSkipped, answer.GetLinks()) }, nil, nil
 }
 
 // setLinks notes how one provider ended and takes over what the broker says the

@@ -75,38 +75,36 @@ func checkAnswer(p *store.Provider, cb Callback) *failure {
 	return nil
 }
 
-// brokerFailure tells from the reasons of LoginService how a leg went wrong.
-func brokerFailure(p *store.Provider, err error) *failure {
+// brokerFailure tells from the reasons of LoginService how a leg went wrong. It is
+// nil when it did not: the broker could not be asked, or could not answer. The error
+// is err.
+func brokerFailure(p *store.Provider, err error) (*failure, error) {
 	switch fault.ReasonOf(err) {
 	case "SESSION_ENDED", "SESSION_NOT_FOUND", "PROVIDER_UNKNOWN":
-		return &failure{fatal: true, client: broken("the login can no longer be finished; start again")}
+		return &failure{fatal: true, client: broken("the login can no longer be finished; start again")}, err
 	case "UPSTREAM_UNAVAILABLE":
 		return &failure{
 			skip:   brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE,
 			client: unavailable("the provider " + p.Name + " did not answer; try again in a moment"),
-		}
+		}, err
 	case "UPSTREAM_REFUSED":
 		return &failure{
 			skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
 			client: broken("the provider " + p.Name + " refused the sign-in it had just granted"),
-		}
+		}, err
 	case "IDENTITY_INVALID":
 		return &failure{
 			skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
 			client: denied("what " + p.Name + " says about who signed in did not pass the checks"),
-		}
+		}, err
 	}
-	switch fault.KindOf(err) {
-	case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Exhausted:
-		return &failure{
-			skip:   brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE,
-			client: unavailable("the sign-in at " + p.Name + " could not be finished; try again in a moment"),
-		}
+	if temporary(err) {
+		return nil, err
 	}
 	return &failure{
 		skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
 		client: broken("the sign-in at " + p.Name + " could not be finished"),
-	}
+	}, err
 }
 
 // fail ends a chain: the request is taken, its session's end queued, in one

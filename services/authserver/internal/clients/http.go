@@ -2,10 +2,8 @@ package clients
 
 import (
 	"log/slog"
-	"math"
 	"net/http"
 	"net/netip"
-	"strconv"
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/authserver/internal/web"
@@ -59,7 +57,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		status, code = http.StatusRequestEntityTooLarge, ReasonMetadata
 	case f.Kind == fault.Exhausted:
 		status, code = http.StatusTooManyRequests, "temporarily_unavailable"
-		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(f.RetryAfter.Seconds())))))
+		w.Header().Set("Retry-After", web.RetryAfter(f.RetryAfter))
 	case f.Kind == fault.Invalid:
 		code = ReasonMetadata
 	case f.Kind == fault.Unavailable, f.Kind == fault.Timeout:

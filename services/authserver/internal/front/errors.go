@@ -64,6 +64,12 @@ func pageOf(err error) (status int, page pages.Error) {
 			What:  "The answer of the identity provider does not belong to a sign-in that is under way. It may have been used already, or be older than ten minutes.",
 			Next:  "If the application is not connected, go back to it and connect again.",
 		}
+	case chain.ReasonBusy:
+		return http.StatusServiceUnavailable, pages.Error{
+			Title: "Still working on it",
+			What:  "The identity provider has sent you back, and its answer is still being worked on.",
+			Next:  "Wait a moment and reload this page.",
+		}
 	case chain.ReasonOtherBrowser:
 		return http.StatusForbidden, pages.Error{
 			Title: "Started in another browser",
@@ -95,8 +101,8 @@ func pageOfKind(kind fault.Kind) (status int, page pages.Error) {
 	case fault.Unavailable, fault.Timeout:
 		return http.StatusServiceUnavailable, pages.Error{
 			Title: "Not available at the moment",
-			What:  "Something that the sign-in needs cannot be reached.",
-			Next:  "Wait a minute and connect again from the application. If it stays so, tell whoever runs this server, with the reference below.",
+			What:  "Something that the sign-in needs cannot be reached. Nothing is lost: a sign-in waits for ten minutes.",
+			Next:  "Wait a moment and reload this page. If it stays so, tell whoever runs this server, with the reference below.",
 		}
 	case fault.Exhausted:
 		return http.StatusTooManyRequests, pages.Error{

@@ -50,7 +50,7 @@ func (a *accessTokens) GenerateAccessToken(ctx context.Context, r fosite.Request
 	}
 	token, err = a.keys.Sign(accessTokenType, claims{
 		Issuer: a.issuer, Subject: sess.grant.UserID, Audience: sess.audience,
-		ExpiresAt: sess.expires[fosite.AccessToken].Unix(), IssuedAt: time.Now().Unix(), ID: rand.Text(),
+		ExpiresAt: sess.expires[fosite.AccessToken].Unix(), IssuedAt: sess.now.Unix(), ID: rand.Text(),
 		ClientID: sess.grant.ClientID, Scope: strings.Join(sess.scopes, " "), SessionID: sess.grant.SessionID,
 	})
 	return token, a.AccessTokenSignature(ctx, token), err
@@ -58,11 +58,14 @@ func (a *accessTokens) GenerateAccessToken(ctx context.Context, r fosite.Request
 
 // ValidateAccessToken implements oauth2.AccessTokenStrategy.
 func (a *accessTokens) ValidateAccessToken(_ context.Context, _ fosite.Requester, token string) error {
-	_, err := a.verify(token)
+	c, err := a.verify(token)
+	if err == nil && time.Now().Unix() >= c.ExpiresAt {
+		return fault.New(fault.Unauthenticated, "the token has expired")
+	}
 	return err
 }
 
-// verify returns the claims of an access token of ours that has not expired.
+// verify returns the claims of an access token of ours, which may have expired.
 // Errors are Unauthenticated, or Unavailable before the keys are known.
 func (a *accessTokens) verify(token string) (*claims, error) {
 	payload, err := a.keys.Verify(token, accessTokenType)
@@ -70,8 +73,8 @@ func (a *accessTokens) verify(token string) (*claims, error) {
 		return nil, err
 	}
 	var c claims
-	if err := json.Unmarshal(payload, &c); err != nil || c.Issuer != a.issuer || time.Now().Unix() >= c.ExpiresAt {
-		return nil, fault.New(fault.Unauthenticated, "the token is not ours, or has expired")
+	if err := json.Unmarshal(payload, &c); err != nil || c.Issuer != a.issuer {
+		return nil, fault.New(fault.Unauthenticated, "the token is not ours")
 	}
 	return &c, nil
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/ory/fosite"
 
@@ -17,7 +16,7 @@ import (
 	"chatelaine.dev/services/authserver/internal/store"
 )
 
-// codeGrant is what the handlers of the code grant have in common.
+// codeGrant is what our handlers of the code grant have in common.
 type codeGrant struct{}
 
 // CanSkipClientAuth implements fosite.TokenEndpointHandler.
@@ -61,7 +60,7 @@ func (h *replayGuard) HandleTokenEndpointRequest(ctx context.Context, r fosite.A
 		return h.replayed(ctx, c, g, r.GetRequestForm())
 	case g.Status == store.GrantEnded:
 		return fosite.ErrInvalidGrant.WithHint("The session has ended.")
-	case !time.Now().Before(c.ExpiresAt): // fosite finds it late, and has another code for it
+	case !g.ReadAt.Before(c.ExpiresAt): // fosite finds it late, and has another code for it
 		return fosite.ErrInvalidGrant.WithHint("The authorization code has expired.")
 	}
 	return nil
@@ -109,7 +108,18 @@ func (h *activation) HandleTokenEndpointRequest(ctx context.Context, r fosite.Ac
 	if active.GetUserId() != sess.grant.UserID {
 		return fault.New(fault.Internal, "the broker names another user than the chain")
 	}
-	sess.capAt(active.GetExpiresAt().AsTime())
+	sess.issue(h.cfg.AccessLifespan, h.cfg.RefreshLifespan, active.GetExpiresAt().AsTime())
+	return nil
+}
+
+// PopulateTokenEndpointResponse implements fosite.TokenEndpointHandler: fosite has
+// counted with the clock of this replica.
+func (h *activation) PopulateTokenEndpointResponse(ctx context.Context, r fosite.AccessRequester, w fosite.AccessResponder) error {
+	sess, ok := r.GetSession().(*session)
+	if !ok || !h.CanHandleTokenEndpointRequest(ctx, r) {
+		return fosite.ErrUnknownRequest
+	}
+	w.SetExpiresIn(sess.left(sess.expires[fosite.AccessToken]))
 	return nil
 }
 
@@ -129,8 +139,8 @@ func (s *Service) narrow(sess *session, r fosite.AccessRequester) error {
 func (s *Service) brokerError(ctx context.Context, g *store.Grant, err error) error {
 	refused := fosite.ErrInvalidGrant.WithHint("The session has ended; a new login is needed.").WithWrap(causeOf(err))
 	switch reason := fault.ReasonOf(err); {
-	case reason == "SESSION_LOCKED": // an operator's word that can be taken back: the grant outlives it
-		return fosite.ErrInvalidGrant.WithHint("The session is locked.").WithWrap(causeOf(err))
+	case reason == "SESSION_LOCKED": // until the person's next login at the primary provider; the grant outlives it
+		return fosite.ErrInvalidGrant.WithHint("The session is locked until the person logs in again.").WithWrap(causeOf(err))
 	case reason == "SESSION_ENDED", reason == "SESSION_NOT_FOUND", reason == "CLIENT_MISMATCH":
 		// The broker is told all the same: what dies here must not live on there.
 		if endErr := s.endSession(ctx, g, brokerv1.SessionEndReason_SESSION_END_REASON_EXPIRED); endErr != nil {

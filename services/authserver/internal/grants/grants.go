@@ -74,7 +74,7 @@ func New(cfg Config) (*Service, error) {
 			return nil, fault.Newf(fault.Invalid, "HMAC key %d has %d bytes, want %d", i+1, k.Len(), hmacKeyBytes)
 		}
 	}
-	s := &Service{cfg: cfg, storage: &storage{store: cfg.Store}}
+	s := &Service{cfg: cfg, storage: &storage{store: cfg.Store, codeLifespan: cfg.CodeLifespan}}
 	fc := s.fositeConfig()
 	s.hmac = oauth2.NewHMACSHAStrategyUnPrefixed(&hmac.HMACStrategy{Config: fc}, fc)
 	code := &oauth2.AuthorizeExplicitGrantHandler{

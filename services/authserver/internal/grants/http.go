@@ -198,6 +198,9 @@ func (s *Service) presentedAccessToken(ctx context.Context, token string) (*pres
 		}
 		return nil, err
 	}
+	if g.ReadAt.Unix() >= c.ExpiresAt {
+		return nil, errUnknownToken
+	}
 	return &presented{
 		Grant: *g, alive: true,
 		about: introspection{
@@ -233,9 +236,10 @@ func readForm(w http.ResponseWriter, r *http.Request) error {
 // log, once.
 func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	e := errorOf(err)
-	level := slog.LevelInfo
+	level, description := slog.LevelInfo, e.GetDescription()
 	if e.CodeField >= http.StatusInternalServerError {
 		level = slog.LevelError
+		description += " (reference " + web.Reference(r.Context()) + ")"
 	}
 	attrs := []slog.Attr{slog.String("oauth_error", e.ErrorField), slog.String("client_id", clientIDOf(r)), slog.String("detail", e.GetDescription())}
 	if f, ok := fault.As(err); ok {
@@ -253,13 +257,15 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	case http.StatusServiceUnavailable:
 		h.Set("Retry-After", "2")
+	case http.StatusTooManyRequests:
+		h.Set("Retry-After", web.RetryAfter(fault.From(err).RetryAfter))
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Pragma", "no-cache")
 	w.WriteHeader(e.CodeField)
 	_ = json.NewEncoder(w).Encode(map[string]string{ // the client went away: nobody to tell
-		"error": e.ErrorField, "error_description": e.GetDescription(),
+		"error": e.ErrorField, "error_description": description,
 	})
 }
 
@@ -268,7 +274,12 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, err error) {
 func errorOf(err error) *fosite.RFC6749Error {
 	if f, ok := fault.As(err); ok {
 		switch f.Kind {
-		case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Exhausted, fault.Conflict:
+		case fault.Exhausted:
+			return &fosite.RFC6749Error{
+				ErrorField: fosite.ErrTemporarilyUnavailable.ErrorField, CodeField: http.StatusTooManyRequests,
+				DescriptionField: "Too many requests for this login; wait as Retry-After says.",
+			}
+		case fault.Unavailable, fault.Timeout, fault.Canceled, fault.Conflict:
 			if f.Reason == store.ReasonCommit { // sent again it may count as a replay
 				return fosite.ErrTemporarilyUnavailable.WithHint("It is not known whether the request was carried out; if it is refused when it is sent again, a new login is needed.")
 			}

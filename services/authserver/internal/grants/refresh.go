@@ -26,6 +26,14 @@ type refresh struct {
 	access oauth2.AccessTokenStrategy
 }
 
+// How often the tokens of a login may be refreshed: this often at once, and in the
+// long run so many times in the life of an access token. Who does that has a fault,
+// and every used token is kept until it expires.
+const (
+	rotationBurst    = 200
+	rotationsPerLife = 60
+)
+
 // answer is a token response that may be asked for again.
 type answer struct {
 	AccessToken  string    `json:"access_token"`
@@ -73,10 +81,7 @@ func (h *refresh) HandleTokenEndpointRequest(ctx context.Context, r fosite.Acces
 	if err != nil {
 		return h.brokerError(ctx, g, err)
 	}
-	now := time.Now().UTC().Truncate(time.Second)
-	sess.SetExpiresAt(fosite.AccessToken, now.Add(h.cfg.AccessLifespan))
-	sess.SetExpiresAt(fosite.RefreshToken, now.Add(h.cfg.RefreshLifespan))
-	sess.capAt(touched.GetExpiresAt().AsTime())
+	sess.issue(h.cfg.AccessLifespan, h.cfg.RefreshLifespan, touched.GetExpiresAt().AsTime())
 	if t.Used {
 		if sess.again, err = openAnswer(token, g.ID, t.SealedAnswer); err != nil {
 			return err
@@ -130,7 +135,7 @@ func (h *refresh) PopulateTokenEndpointResponse(ctx context.Context, r fosite.Ac
 	}
 	w.SetAccessToken(a.AccessToken)
 	w.SetTokenType("bearer")
-	w.SetExpiresIn(max(time.Until(a.ExpiresAt), 0))
+	w.SetExpiresIn(sess.left(a.ExpiresAt))
 	w.SetScopes(a.Scopes)
 	w.SetExtra("refresh_token", a.RefreshToken)
 	return nil
@@ -172,6 +177,7 @@ func (h *refresh) rotate(ctx context.Context, r fosite.AccessRequester, sess *se
 	err = h.cfg.Store.RotateRefreshToken(ctx, sess.grant.ID, store.Rotation{
 		Old: h.hmac.RefreshTokenSignature(ctx, old), New: signature,
 		ExpiresAt: expiresAt, TokensUntil: later(expiresAt, a.ExpiresAt), SealedAnswer: sealed,
+		Burst: rotationBurst, Every: max(h.cfg.AccessLifespan/rotationsPerLife, time.Second),
 	})
 	switch {
 	case err == nil:

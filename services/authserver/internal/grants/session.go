@@ -14,14 +14,29 @@ type session struct {
 	grant store.Grant
 	// audience and scopes of the access token that is issued now.
 	audience, scopes []string
-	expires          map[fosite.TokenType]time.Time
+	// now is the database's clock, cut to seconds: replicas whose clocks differ issue
+	// the same tokens.
+	now     time.Time
+	expires map[fosite.TokenType]time.Time
 	// again is set when a refresh token comes again within its grace.
 	again *answer
 }
 
 func newSession(g store.Grant) *session {
-	return &session{grant: g, audience: g.Resources, scopes: g.Scopes, expires: map[fosite.TokenType]time.Time{}}
+	return &session{
+		grant: g, audience: g.Resources, scopes: g.Scopes, now: g.ReadAt.UTC().Truncate(time.Second), expires: map[fosite.TokenType]time.Time{},
+	}
 }
+
+// issue sets how long what is issued now lives: no longer than the session.
+func (s *session) issue(access, refresh time.Duration, end time.Time) {
+	s.expires[fosite.AccessToken] = s.now.Add(access)
+	s.expires[fosite.RefreshToken] = s.now.Add(refresh)
+	s.capAt(end)
+}
+
+// left is how long after now a token still lives.
+func (s *session) left(until time.Time) time.Duration { return max(until.Sub(s.now), 0) }
 
 // capAt makes no token outlive the session.
 func (s *session) capAt(end time.Time) {

@@ -17,7 +17,8 @@ import (
 // storage is the store as fosite's code and PKCE handlers see it. fosite reads,
 // then invalidates: the invalidation fails when somebody else was faster.
 type storage struct {
-	store *store.Store
+	store        *store.Store
+	codeLifespan time.Duration
 }
 
 var (
@@ -63,8 +64,8 @@ func (s *storage) CreateAuthorizeCodeSession(ctx context.Context, signature stri
 	form := r.GetRequestForm()
 	return s.store.CreateCode(ctx, signature, sess.grant, store.Code{
 		RedirectURI: form.Get("redirect_uri"), CodeChallenge: form.Get("code_challenge"),
-		RequestedAt: r.GetRequestedAt(), ExpiresAt: sess.expires[fosite.AuthorizeCode],
-	})
+		RequestedAt: r.GetRequestedAt(),
+	}, s.codeLifespan)
 }
 
 // GetAuthorizeCodeSession returns the request behind a code, with a session of its
@@ -79,7 +80,8 @@ func (s *storage) GetAuthorizeCodeSession(ctx context.Context, signature string,
 		return nil, err
 	}
 	sess := newSession(*g)
-	sess.expires[fosite.AuthorizeCode] = c.ExpiresAt
+	// fosite compares it with the clock of this replica.
+	sess.expires[fosite.AuthorizeCode] = time.Now().Add(c.ExpiresAt.Sub(g.ReadAt))
 	r := &fosite.Request{
 		ID: g.ID, RequestedAt: c.RequestedAt, Client: client, Session: sess,
 		RequestedScope: g.Scopes, GrantedScope: g.Scopes, GrantedAudience: g.Resources,

@@ -30,12 +30,15 @@ type Grant struct {
 	Resources []string
 	// ExpiresAt is the absolute end of the session.
 	ExpiresAt time.Time
+	// ReadAt is the database's clock when the grant was read: the time by which tokens
+	// are issued, whatever the clock of this replica says.
+	ReadAt time.Time
 }
 
-const grantColumns = `g.id, g.session_id, g.user_id, g.client_id, g.status, g.scopes, g.resources, g.expires_at`
+const grantColumns = `g.id, g.session_id, g.user_id, g.client_id, g.status, g.scopes, g.resources, g.expires_at, now()`
 
 func (g *Grant) fields() []any {
-	return []any{&g.ID, &g.SessionID, &g.UserID, &g.ClientID, &g.Status, &g.Scopes, &g.Resources, &g.ExpiresAt}
+	return []any{&g.ID, &g.SessionID, &g.UserID, &g.ClientID, &g.Status, &g.Scopes, &g.Resources, &g.ExpiresAt, &g.ReadAt}
 }
 
 // Code is an authorization code as issued.
@@ -43,12 +46,12 @@ type Code struct {
 	RedirectURI   string // as the client sent it; empty when it sent none
 	CodeChallenge string
 	RequestedAt   time.Time
-	ExpiresAt     time.Time
+	ExpiresAt     time.Time // set by the database, from the lifespan given to CreateCode
 	Used          bool
 }
 
-// CreateCode stores a pending grant with the code that opens it.
-func (s *Store) CreateCode(ctx context.Context, signature string, g Grant, c Code) error {
+// CreateCode stores a pending grant with the code that opens it for lifespan.
+func (s *Store) CreateCode(ctx context.Context, signature string, g Grant, c Code, lifespan time.Duration) error {
 	return s.InTx(ctx, func(ctx context.Context) error {
 		tag, err := s.db(ctx).Exec(ctx, `UPDATE authserver.clients SET used_at = now() WHERE id = $1`, g.ClientID)
 		if err := affected(tag.RowsAffected(), err); err != nil {
@@ -57,15 +60,15 @@ func (s *Store) CreateCode(ctx context.Context, signature string, g Grant, c Cod
 		// Until the code is redeemed, grant and code end together.
 		if _, err := s.db(ctx).Exec(ctx, `
 			INSERT INTO authserver.grants (id, session_id, user_id, client_id, status, scopes, resources, expires_at, tokens_until)
-			VALUES ($1, $2, $3, $4, 'pending', $5, $6, $7, $7)`,
-			g.ID, g.SessionID, g.UserID, g.ClientID, nonNil(g.Scopes), nonNil(g.Resources), c.ExpiresAt); err != nil {
+			VALUES ($1, $2, $3, $4, 'pending', $5, $6, now() + $7::interval, now() + $7::interval)`,
+			g.ID, g.SessionID, g.UserID, g.ClientID, nonNil(g.Scopes), nonNil(g.Resources), lifespan); err != nil {
 			return postgres.Fault(err)
 		}
 		_, err = s.db(ctx).Exec(ctx, `
 			INSERT INTO authserver.authorization_codes
 				(signature_hash, grant_id, redirect_uri, code_challenge, requested_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6)`,
-			Digest(signature), g.ID, c.RedirectURI, c.CodeChallenge, c.RequestedAt, c.ExpiresAt)
+			VALUES ($1, $2, $3, $4, $5, now() + $6::interval)`,
+			Digest(signature), g.ID, c.RedirectURI, c.CodeChallenge, c.RequestedAt, lifespan)
 		return postgres.Fault(err)
 	})
 }
@@ -140,17 +143,16 @@ func (s *Store) GrantOfSession(ctx context.Context, sessionID string) (*Grant, e
 }
 
 // GrantAlive reports whether a session is active, belongs to user and has not
-// come to its end.
-func (s *Store) GrantAlive(ctx context.Context, sessionID, userID string) (bool, error) {
+// come to its end, and what the database's clock says.
+func (s *Store) GrantAlive(ctx context.Context, sessionID, userID string) (now time.Time, alive bool, err error) {
 	if !storable(sessionID) || !storable(userID) {
-		return false, nil
+		return now, false, nil
 	}
-	var alive bool
-	err := s.db(ctx).QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM authserver.grants
+	err = s.db(ctx).QueryRow(ctx, `
+		SELECT now(), EXISTS (SELECT FROM authserver.grants
 			WHERE session_id = $1 AND user_id = $2 AND status = 'active' AND expires_at > now())`,
-		sessionID, userID).Scan(&alive)
-	return alive, postgres.Fault(err)
+		sessionID, userID).Scan(&now, &alive)
+	return now, alive, postgres.Fault(err)
 }
 
 // EndSession ends the living grant of a session and puts the end into the outbox,

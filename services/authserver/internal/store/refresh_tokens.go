@@ -63,15 +63,23 @@ type Rotation struct {
 	ExpiresAt, TokensUntil time.Time
 	// SealedAnswer lets whoever holds the old token have the answer again.
 	SealedAnswer []byte
+	// Burst is how often a new grant may rotate at once, Every how often in the long
+	// run: each used token is kept until it expires, to be recognised.
+	Burst int
+	Every time.Duration
 }
 
 // ReasonNotRotated is the reason of RotateRefreshToken's own Conflict; a Conflict with
 // another reason says nothing about the token.
 const ReasonNotRotated = "refresh_token_used"
 
+// ReasonRotatedTooOften is the reason of RotateRefreshToken's Exhausted.
+const ReasonRotatedTooOften = "refreshed_too_often"
+
 // RotateRefreshToken marks a token as used and stores its successor. It is
 // Conflict when the token is used, expired or of an ended grant: of two
-// rotations at once, one gets through.
+// rotations at once, one gets through. It is Exhausted, and nothing is spent, when
+// the grant was rotated more often than it may.
 func (s *Store) RotateRefreshToken(ctx context.Context, grantID string, r Rotation) error {
 	return s.InTx(ctx, func(ctx context.Context) error {
 		batch := &pgx.Batch{}
@@ -83,7 +91,7 @@ func (s *Store) RotateRefreshToken(ctx context.Context, grantID string, r Rotati
 			INSERT INTO authserver.refresh_tokens (signature_hash, grant_id, expires_at) VALUES ($1, $2, $3)`,
 			Digest(r.New), grantID, r.ExpiresAt)
 		batch.Queue(`
-			UPDATE authserver.grants SET tokens_until = greatest(tokens_until, $2) WHERE id = $1`, grantID, r.TokensUntil)
+			UPDATE authserver.grants SET tokens_until = greatest(tokens_until, $2), rotations = rotations + 1 WHERE id = $1`, grantID, r.TokensUntil)
 		batch.Queue(`
 			UPDATE authserver.clients c SET used_at = now() FROM authserver.grants g WHERE g.id = $1 AND c.id = g.client_id`, grantID)
 
@@ -91,14 +99,35 @@ func (s *Store) RotateRefreshToken(ctx context.Context, grantID string, r Rotati
 			UPDATE authserver.refresh_tokens t SET used_at = now(), successor_hash = $2, sealed_answer = $3
 			FROM authserver.grants g
 			WHERE t.signature_hash = $1 AND t.used_at IS NULL AND t.expires_at > now()
-				AND g.id = t.grant_id AND g.id = $4 AND g.status = 'active'`,
-			Digest(r.Old), Digest(r.New), r.SealedAnswer, grantID)
+				AND g.id = t.grant_id AND g.id = $4 AND g.status = 'active' AND `+mayRotate("$5", "$6"),
+			Digest(r.Old), Digest(r.New), r.SealedAnswer, grantID, r.Burst, r.Every)
 		if err != nil {
 			return postgres.Fault(err)
 		}
 		if tag.RowsAffected() == 0 {
-			return fault.New(fault.Conflict, "the refresh token was used already, or has ended").WithReason(ReasonNotRotated)
+			return s.notRotated(ctx, grantID, r)
 		}
 		return postgres.Fault(s.db(ctx).(pgx.Tx).SendBatch(ctx, batch).Close())
 	})
+}
+
+// mayRotate is the condition on a grant g that its rotations are not too many.
+func mayRotate(burst, every string) string {
+	return `g.rotations < ` + burst + ` + floor(extract(epoch FROM now() - g.created_at) / extract(epoch FROM ` + every + `::interval))`
+}
+
+// notRotated says why a token was not rotated.
+func (s *Store) notRotated(ctx context.Context, grantID string, r Rotation) error {
+	var often bool
+	err := s.db(ctx).QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM authserver.grants g WHERE g.id = $1 AND NOT `+mayRotate("$2", "$3")+`)`,
+		grantID, r.Burst, r.Every).Scan(&often)
+	switch {
+	case err != nil:
+		return postgres.Fault(err)
+	case often:
+		return fault.New(fault.Exhausted, "the tokens of this login were refreshed too often").
+			WithReason(ReasonRotatedTooOften).WithRetryAfter(r.Every)
+	}
+	return fault.New(fault.Conflict, "the refresh token was used already, or has ended").WithReason(ReasonNotRotated)
 }

@@ -98,6 +98,14 @@ type Leg struct {
 	Sealed      []byte // PKCE verifier and nonce
 }
 
+// SpentLeg is a leg whose state has come back.
+type SpentLeg struct {
+	Provider string
+	// Retry says that nothing came of it, and that it may be walked anew; before, it
+	// may still be under way.
+	Retry bool
+}
+
 const requestColumns = `id, client_id, browser_hash, phase, session_id, user_id, params, progress, version, expires_at`
 
 func scanRequest(row pgx.CollectableRow) (AuthorizationRequest, error) {
@@ -106,10 +114,15 @@ func scanRequest(row pgx.CollectableRow) (AuthorizationRequest, error) {
 	return r, err
 }
 
-// CreateRequest stores a request in PhaseConsent that expires after lifetime.
+// CreateRequest stores a request in PhaseConsent that expires after lifetime, and
+// notes that its client has begun a login.
 func (s *Store) CreateRequest(ctx context.Context, r *AuthorizationRequest, lifetime time.Duration) error {
 	r.Phase = PhaseConsent
+	// Once an hour is enough for the note, and keeps logins from waiting for each other.
 	err := s.db(ctx).QueryRow(ctx, `
+		WITH tried AS (
+			UPDATE authserver.clients SET tried_at = now()
+			WHERE id = $2 AND (tried_at IS NULL OR tried_at <= now() - interval '1 hour'))
 		INSERT INTO authserver.authorization_requests (id, client_id, browser_hash, phase, params, progress, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval)
 		RETURNING expires_at`,
@@ -193,23 +206,24 @@ func (s *Store) StartLeg(ctx context.Context, state string, leg Leg) error {
 		SELECT $1, r.id, $3, $4, $5 FROM authserver.authorization_requests r
 		WHERE r.id = $2 AND r.phase = 'legs' AND r.expires_at > now()
 		ON CONFLICT (request_id) DO UPDATE SET state_hash = excluded.state_hash, provider = excluded.provider,
-			redirect_uri = excluded.redirect_uri, sealed = excluded.sealed`,
+			redirect_uri = excluded.redirect_uri, sealed = excluded.sealed, retry_at = NULL`,
 		Digest(state), leg.RequestID, leg.Provider, leg.RedirectURI, leg.Sealed)
 	return affected(tag.RowsAffected(), err)
 }
 
-// TakeLeg consumes a state: it removes and returns the leg, with its request,
-// when state, browser and one of the providers fit and the request walks through
-// its legs and has not expired. Otherwise it is NotFound and nothing has changed: a callback in another browser cannot
-// spoil the leg.
-func (s *Store) TakeLeg(ctx context.Context, state string, providers []string, browserHash []byte) (*Leg, *AuthorizationRequest, error) {
+// TakeLeg spends a state and returns the leg, with its request, when state, browser
+// and one of the providers fit, the state was not spent before, and the request
+// walks through its legs and has not expired. Otherwise it is NotFound and nothing
+// has changed: a callback in another browser cannot spoil the leg. The leg may be
+// walked anew when nothing came of it within busy.
+func (s *Store) TakeLeg(ctx context.Context, state string, providers []string, browserHash []byte, busy time.Duration) (*Leg, *AuthorizationRequest, error) {
 	rows, err := s.db(ctx).Query(ctx, `
-		DELETE FROM authserver.legs l USING authserver.authorization_requests r
-		WHERE l.state_hash = $1 AND l.provider = ANY ($2) AND r.id = l.request_id AND r.browser_hash = $3
+		UPDATE authserver.legs l SET retry_at = now() + $4::interval FROM authserver.authorization_requests r
+		WHERE l.state_hash = $1 AND l.retry_at IS NULL AND l.provider = ANY ($2) AND r.id = l.request_id AND r.browser_hash = $3
 			AND r.phase = 'legs' AND r.expires_at > now()
 		RETURNING l.request_id, l.provider, l.redirect_uri, l.sealed,
 			r.id, r.client_id, r.browser_hash, r.phase, r.session_id, r.user_id, r.params, r.progress, r.version, r.expires_at`,
-		Digest(state), providers, browserHash)
+		Digest(state), providers, browserHash, busy)
 	if err != nil {
 		return nil, nil, postgres.Fault(err)
 	}
@@ -229,13 +243,37 @@ func (s *Store) TakeLeg(ctx context.Context, state string, providers []string, b
 	return &t.leg, &t.req, nil
 }
 
+// ReleaseLeg says that nothing came of a leg whose state was spent.
+func (s *Store) ReleaseLeg(ctx context.Context, state string) error {
+	_, err := s.db(ctx).Exec(ctx, `
+		UPDATE authserver.legs SET retry_at = now() WHERE state_hash = $1 AND retry_at > now()`, Digest(state))
+	return postgres.Fault(err)
+}
+
+// SpentLeg returns the request of this browser whose last leg had this state, which
+// was spent, or NotFound.
+func (s *Store) SpentLeg(ctx context.Context, state string, providers []string, browserHash []byte) (*AuthorizationRequest, SpentLeg, error) {
+	var leg SpentLeg
+	var id string
+	err := s.db(ctx).QueryRow(ctx, `
+		SELECT l.request_id, l.provider, l.retry_at <= now()
+		FROM authserver.legs l JOIN authserver.authorization_requests r ON r.id = l.request_id
+		WHERE l.state_hash = $1 AND l.retry_at IS NOT NULL AND l.provider = ANY ($2) AND r.browser_hash = $3 AND r.expires_at > now()`,
+		Digest(state), providers, browserHash).Scan(&id, &leg.Provider, &leg.Retry)
+	if err != nil {
+		return nil, SpentLeg{}, postgres.Fault(err)
+	}
+	req, err := s.Request(ctx, id, browserHash)
+	return req, leg, err
+}
+
 // LegElsewhere reports whether a state is alive in another browser than this one:
 // what an error page needs to know.
 func (s *Store) LegElsewhere(ctx context.Context, state string, browserHash []byte) (bool, error) {
 	var elsewhere bool
 	err := s.db(ctx).QueryRow(ctx, `
 		SELECT EXISTS (SELECT FROM authserver.legs l JOIN authserver.authorization_requests r ON r.id = l.request_id
-			WHERE l.state_hash = $1 AND r.browser_hash <> $2 AND r.expires_at > now())`, Digest(state), browserHash).Scan(&elsewhere)
+			WHERE l.state_hash = $1 AND l.retry_at IS NULL AND r.browser_hash <> $2 AND r.expires_at > now())`, Digest(state), browserHash).Scan(&elsewhere)
 	return elsewhere, postgres.Fault(err)
 }
 

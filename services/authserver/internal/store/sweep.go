@@ -15,12 +15,16 @@ const sweepBatch = 500
 type SweepPolicy struct {
 	// EndedGrants are kept for the records of support.
 	EndedGrants time.Duration
-	// UnusedClients were registered and never got a token; IdleClients got some
-	// and have no grant any more.
+	// UnusedClients were registered and never began a login; IdleClients once
+	// finished one and have no grant any more.
 	UnusedClients, IdleClients time.Duration
 	// Grace is that of refresh tokens.
 	Grace time.Duration
 }
+
+// triedClients is how long a client that began a login and never finished one is
+// kept after its last attempt: its program remembers the registration.
+const triedClients = 7 * 24 * time.Hour
 
 // Swept counts what a sweep has removed.
 type Swept struct {
@@ -122,9 +126,9 @@ func (s *Store) sweepClients(ctx context.Context, unused, idle time.Duration) (i
 	tag, err := s.db(ctx).Exec(ctx, `
 		DELETE FROM authserver.clients WHERE id IN (
 			SELECT c.id FROM authserver.clients c
-			WHERE coalesce(c.used_at <= now() - $3::interval, c.created_at <= now() - $2::interval)
+			WHERE coalesce(c.used_at <= now() - $3::interval, c.tried_at <= now() - $4::interval, c.created_at <= now() - $2::interval)
 				AND NOT EXISTS (SELECT FROM authserver.grants g WHERE g.client_id = c.id)
 				AND NOT EXISTS (SELECT FROM authserver.authorization_requests r WHERE r.client_id = c.id)
-			LIMIT $1 FOR UPDATE OF c SKIP LOCKED)`, sweepBatch, unused, idle)
+			LIMIT $1 FOR UPDATE OF c SKIP LOCKED)`, sweepBatch, unused, idle, max(unused, triedClients))
 	return tag.RowsAffected(), postgres.Fault(err)
 }

@@ -22,7 +22,7 @@ const tokenType = "JWT"
 
 // Grants knows which sessions are alive.
 type Grants interface {
-	GrantAlive(ctx context.Context, sessionID, userID string) (bool, error)
+	GrantAlive(ctx context.Context, sessionID, userID string) (now time.Time, alive bool, err error)
 }
 
 // Signer signs.
@@ -60,14 +60,13 @@ func (s *Service) MintSubjectToken(ctx context.Context, in *authserverv1.MintSub
 	if s.ours(audience) {
 		return nil, fault.New(fault.Invalid, "a subject token is for somebody else's token endpoint").WithField("audience", "is of this deployment")
 	}
-	alive, err := s.Grants.GrantAlive(ctx, in.GetSessionId(), in.GetUserId())
+	now, alive, err := s.Grants.GrantAlive(ctx, in.GetSessionId(), in.GetUserId())
 	if err != nil {
 		return nil, err
 	}
 	if !alive {
 		return nil, fault.New(fault.Precondition, "the session is not alive, or not this user's").WithReason("SESSION_ENDED")
 	}
-	now := time.Now()
 	expires := now.Add(Lifespan)
 	token, err := s.Signer.Sign(tokenType, claims{
 		Issuer: s.Issuer, Subject: in.GetUserId(), Audience: []string{in.GetAudience()},

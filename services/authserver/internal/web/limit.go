@@ -113,11 +113,17 @@ func (l *Limiter) Limit(next http.Handler, trusted []netip.Prefix) http.Handler 
 			next.ServeHTTP(w, r)
 			return
 		}
-		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+		w.Header().Set("Retry-After", RetryAfter(wait))
 		JSON(w, http.StatusTooManyRequests, map[string]string{
 			"error": "temporarily_unavailable", "error_description": "too many requests from this address; wait as Retry-After says",
 		})
 	})
+}
+
+// RetryAfter is the value of the header of that name (RFC 9110, section 10.2.3):
+// whole seconds, at least one.
+func RetryAfter(wait time.Duration) string {
+	return strconv.Itoa(max(1, int(math.Ceil(wait.Seconds()))))
 }
 
 // ClientAddress returns who calls: the peer, or, when the peer is one of the

@@ -30,15 +30,13 @@ CREATE TABLE authserver.authorization_requests (
     -- What the client asked for, and what the chain has.
     params       jsonb NOT NULL,
     progress     jsonb NOT NULL,
-    -- Counts the changes, so that nobody writes over one that they have not seen.
-    version      bigint NOT NULL DEFAULT 0,
     created_at   timestamptz NOT NULL DEFAULT now(),
     expires_at   timestamptz NOT NULL
 );
 CREATE INDEX ON authserver.authorization_requests (expires_at);
 CREATE INDEX ON authserver.authorization_requests (client_id);
 
--- The leg that is under way; a request has one at a time, and the leg ends with it.
+-- The leg that is under way; a request has one at a time.
 CREATE TABLE authserver.legs (
     -- SHA-256 of the state parameter.
     state_hash   bytea PRIMARY KEY,
@@ -46,7 +44,8 @@ CREATE TABLE authserver.legs (
     provider     text NOT NULL,
     redirect_uri text NOT NULL,
     -- PKCE verifier and nonce, sealed.
-    sealed       bytea NOT NULL
+    sealed       bytea NOT NULL,
+    expires_at   timestamptz NOT NULL
 );
 
 -- What a login has led to. Pending until its code is redeemed.
@@ -82,7 +81,7 @@ CREATE TABLE authserver.authorization_codes (
     used_at        timestamptz
 );
 
--- Refresh tokens. Used ones stay until they expire, so that reuse is seen.
+-- Refresh tokens. Used ones stay, so that reuse is seen.
 CREATE TABLE authserver.refresh_tokens (
     -- SHA-256 of the token's signature.
     signature_hash bytea PRIMARY KEY,
@@ -98,7 +97,6 @@ CREATE TABLE authserver.refresh_tokens (
 CREATE INDEX ON authserver.refresh_tokens (grant_id);
 CREATE INDEX ON authserver.refresh_tokens (successor_hash) WHERE sealed_answer IS NOT NULL;
 CREATE INDEX ON authserver.refresh_tokens (used_at) WHERE sealed_answer IS NOT NULL;
-CREATE INDEX ON authserver.refresh_tokens (expires_at) WHERE used_at IS NOT NULL;
 
 -- Sessions that the broker must still be told to end.
 CREATE TABLE authserver.session_ends (
@@ -114,8 +112,6 @@ CREATE INDEX ON authserver.session_ends (next_attempt_at);
 CREATE TABLE authserver.signing_keys (
     kid          text PRIMARY KEY,
     jwk          jsonb NOT NULL,
-    -- Under a secret of the configuration: who can only write here cannot add a key.
-    mac          bytea NOT NULL,
     published_at timestamptz NOT NULL DEFAULT now(),
     -- Until when tokens signed with it may be alive.
     keep_until   timestamptz NOT NULL

@@ -1,0 +1,79 @@
+package store_test
+
+import (
+	"io/fs"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/pgtest"
+	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/services/authserver/internal/store"
+)
+
+// firstSchema is the schema as it was first made.
+func firstSchema(t *testing.T) postgres.Migrations {
+	t.Helper()
+	const name = "00001_authserver.sql"
+	all := store.Migrations()
+	data, err := fs.ReadFile(all.FS, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all.FS = fstest.MapFS{name: &fstest.MapFile{Data: data}}
+	return all
+}
+
+func TestADatabaseOfAnEarlierVersionKeepsItsLogins(t *testing.T) {
+	t.Parallel()
+	for name, edits := range map[string][]string{
+		"the first schema": nil,
+		"a snapshot between the versions": {
+			`ALTER TABLE authserver.authorization_requests ADD COLUMN version bigint NOT NULL DEFAULT 0`,
+			`ALTER TABLE authserver.legs DROP COLUMN expires_at`,
+			`ALTER TABLE authserver.signing_keys ADD COLUMN mac bytea NOT NULL DEFAULT 'mac'`,
+			`CREATE INDEX ON authserver.refresh_tokens (expires_at) WHERE used_at IS NOT NULL`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.URL(t, firstSchema(t))
+			pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Application: "test", MaxConns: 4})
+			if err != nil {
+				t.Fatal(fault.Detail(err))
+			}
+			t.Cleanup(pool.Close)
+			f := &fixture{Store: store.New(pool), t: t, pool: pool}
+			f.client("client-1")
+			f.client("waiting") // registered two days ago; whether it began a login nobody has noted
+			f.exec(`UPDATE authserver.clients SET created_at = now() - interval '2 days' WHERE id = 'waiting'`)
+			f.active("old")
+			f.exec(`INSERT INTO authserver.authorization_requests (id, client_id, browser_hash, phase, session_id, params, progress, expires_at)
+				VALUES ('r1', 'client-1', $1, 'legs', 's', '{"resources":[]}', '{"providers":[]}', now() + interval '5 minutes')`, browser)
+			f.exec(`INSERT INTO authserver.signing_keys (kid, jwk, keep_until) VALUES ('old', '{}', now() + interval '1 hour')`)
+			for _, edit := range edits {
+				f.exec(edit)
+			}
+			if _, err := store.Migrations().Up(t.Context(), url, nil); err != nil {
+				t.Fatal(fault.Detail(err))
+			}
+			f.must(store.Migrations().Check(pool)(t.Context()))
+
+			f.must(f.RotateRefreshToken(t.Context(), "old", rotation("rt-old", "rt-2")))
+			if _, err := f.Request(t.Context(), "r1", browser); err != nil {
+				t.Errorf("the login under way: %v", err)
+			}
+			keys, err := f.PublishKeys(t.Context(), nil, time.Hour)
+			f.must(err)
+			if len(keys) != 1 || keys[0].KID != "old" {
+				t.Errorf("keys %+v", keys)
+			}
+			_, err = f.Sweep(t.Context(), policy)
+			f.must(err)
+			if _, err := f.Client(t.Context(), "waiting"); err != nil {
+				t.Errorf("the client that waits: %v", err)
+			}
+		})
+	}
+}
