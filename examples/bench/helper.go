@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"chatelaine.dev/examples/internal/subprocess"
 	"chatelaine.dev/internal/process"
 )
 
@@ -62,7 +63,7 @@ func startHelper(ctx context.Context, dir, name string, command ...string) (*hel
 	// Not CommandContext: stop ends it.
 	h.cmd = exec.Command(command[0], command[1:]...) //nolint:gosec,noctx // our own program
 	h.cmd.Stdout, h.cmd.Stderr = in, log
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	h.cmd.SysProcAttr = subprocess.Attributes()
 	err = h.cmd.Start()
 	in.Close()
 	if err != nil {
