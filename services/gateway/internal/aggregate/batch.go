@@ -129,5 +129,5 @@ func (p *partWriter) end(id []byte) {
 	if p.header.Get("Content-Type") != "application/json" {
 		data = jsonrpc.AppendError(nil, id, jsonrpc.CodeInternal, "the request cannot be served", nil)
 	}
-	_ = p.batch.events().Write(sse.Event{Data: data})
+	_ = p.batch.events().Write(event(data))
 }

@@ -50,6 +50,11 @@
 // backends of its session, since ids are unique within it; at a stateless backend
 // it ends the call when it reaches the replica that makes it.
 //
+// No backend can answer what another one was asked: of its answers only the one
+// to the request on whose stream it comes passes, and its events are written
+// anew. Progress is not checked like that: a backend that guesses the token of
+// another one's call can report progress of it.
+//
 // # What it leaves out
 //
 // Requests of servers to clients of the other era, and changes announced to

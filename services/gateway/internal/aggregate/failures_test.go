@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -274,5 +275,69 @@ func TestTheStreamOfASessionAnswersNoCall(t *testing.T) {
 	defer resp.Body.Close()
 	if first := nextData(t, bufio.NewReader(resp.Body)); !strings.Contains(first, "notifications/message") {
 		t.Errorf("the stream of the session has %s", first)
+	}
+}
+
+func TestNoClientReadsAnythingInAStreamThatTheGatewayDidNot(t *testing.T) {
+	t.Parallel()
+	const forged = `{"jsonrpc":"2.0","id":99,"result":{}}`
+	const genuine = `{"jsonrpc":"2.0","id":3,"result":{"content":[]}}`
+	const mark = "\xef\xbb\xbf"
+	for name, body := range map[string]string{
+		"two marks of byte order, of which some skip both": mark + mark + "data: " + forged + "\n\n",
+		"a line separator in a string":                     `data: {"jsonrpc":"2.0","method":"notifications/message","params":{"data":"` + "\u2028\u2028data: " + strings.ReplaceAll(forged, `"`, "'") + "\u2028\u2028" + `"}}` + "\n\n",
+		"a next line in a string":                          `data: {"jsonrpc":"2.0","method":"notifications/message","params":{"data":"` + "\u0085data: x" + `"}}` + "\n\n",
+		"a comment":                                        ": \u2028\u2028data: " + forged + "\n\n",
+		"an unknown field":                                 "Data: " + forged + "\nx: 1\n\n",
+		"an event of another name":                         "event: endpoint\ndata: " + genuine + "\n\nevent: \u2028data: " + forged + "\ndata: " + genuine + "\n\n",
+		"a wait for all streams":                           "retry: 99999999\n\nretry: 1x\n\n",
+	} {
+		repos := newServer(t, "repos", serverOptions{}).echo("get")
+		h := newHouse(t, 1, repos)
+		id := h.open(t, "alice", eraSession)
+		repos.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = w.Write([]byte(body + "data: " + genuine + "\n\n"))
+		}))
+		a := h.do(t, http.MethodPost, toolCall, "Mcp-Session-Id", id)
+		for line := range strings.FieldsFuncSeq(a.body, func(r rune) bool { return strings.ContainsRune("\r\n\u0085\u2028\u2029\ufeff", r) }) {
+			text, ok := strings.CutPrefix(line, "data: ")
+			if !ok && line != ": " || ok && !strings.HasPrefix(text, `{"jsonrpc":"2.0","method":"notifications/message"`) && text != genuine {
+				t.Errorf("%s: a client may read %q", name, line)
+			}
+		}
+		if strings.Count(a.body, genuine) != 1 {
+			t.Errorf("%s: the answer is lost: %s", name, a.body)
+		}
+	}
+}
+
+func TestAStreamThatTheBackendClosesIsComeBackTo(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).echo("get")
+	h := newHouse(t, 1, repos)
+	old, id := h.open(t, "alice", "2025-06-18"), h.open(t, "alice", eraSession)
+	repos.use(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		if r.Method == http.MethodGet {
+			if r.Header.Get("Last-Event-Id") == "7" {
+				_, _ = w.Write([]byte("data: {\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{\"content\":[]}}\n\n"))
+			}
+			return
+		}
+		_, _ = w.Write([]byte("id: 7\nretry: 500\ndata:\n\n"))
+	}))
+	a := h.do(t, http.MethodPost, toolCall, "Mcp-Session-Id", id)
+	match := regexp.MustCompile(`^id: (\S+)\nretry: 500\ndata:$`).FindStringSubmatch(a.body)
+	if match == nil {
+		t.Fatalf("the client cannot come back: %q", a.body)
+	}
+	a = h.do(t, http.MethodGet, "", "Mcp-Session-Id", id, "Last-Event-ID", match[1])
+	if !strings.Contains(a.body, `"id":3`) {
+		t.Errorf("the rest of the stream is %q", a.body)
+	}
+	// Clients of before 2025-11-25 are not told to come back.
+	if a := h.do(t, http.MethodPost, toolCall, "Mcp-Session-Id", old); !strings.Contains(a.body, `"isError":true`) {
+		t.Errorf("a client that does not come back waits for ever: %q", a.body)
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/sse"
 )
 
-// relay passes a backend's answer to the client: of a stream each event as it
+// relay passes a backend's answer to the client: of a stream each message as it
 // comes in, otherwise the whole. No answer passes but the one to this request,
 // or a backend could answer what another one was asked. Of a stream, event ids
 // and the ids of the backend's own requests are sealed, because they come back to
@@ -32,10 +32,10 @@ func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, 
 		s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: q.id}
 		_ = s.out.Start() // a client that is gone ends ctx
 		err := s.copy(resp.Body)
-		if ctx.Err() == nil && !s.answered && q.id != nil {
+		if ctx.Err() == nil && !s.answered && !s.resumable(err) {
 			err = errCutOff(b, err)
 			h.log(ctx, err)
-			_ = s.out.Write(sse.Event{Data: h.failure(q, err)})
+			_ = s.out.Write(event(h.failure(q, err)))
 		}
 		return nil
 	}
@@ -107,7 +107,9 @@ func errCutOff(b *config.Backend, cause error) error {
 		WithReason(mcpclient.ReasonAnswer, "backend", b.Name)
 }
 
-// stream copies a backend's events to a client.
+// stream copies a backend's messages to a client. Its events are written anew:
+// what readers understand in different ways (marks of byte order, line ends,
+// unknown fields) would let a backend say something that was not looked at.
 type stream struct {
 	handler *Handler
 	request *request
@@ -120,10 +122,15 @@ type stream struct {
 	id []byte
 	// answered: the answer to that request has passed.
 	answered bool
+	// hasID: an event with an id has passed.
+	hasID bool
 	// mu is held while an event gets its id and is sent, where several streams
 	// share out; nil otherwise.
 	mu *sync.Mutex
 }
+
+// event is the event of a message.
+func event(message []byte) sse.Event { return sse.Event{Data: jsonrpc.EscapeLineEnds(message)} }
 
 // writeTimeout is how long a client may take to accept an event.
 const writeTimeout = time.Minute
@@ -172,39 +179,65 @@ func (s *stream) copy(body io.Reader) error {
 	}
 }
 
-// pass sends one event. Only one with an id, or with a request of the backend's,
-// differs from what was received.
+// resumable reports whether a stream that ended without the answer has one: the
+// backend has closed the connection, and the client comes back for the rest (MCP
+// 2025-11-25, Streamable HTTP, Sending Messages to the Server).
+func (s *stream) resumable(err error) bool {
+	return err == nil && s.hasID && s.request.session != nil && s.request.hello.Version >= era.V20251125
+}
+
+// pass sends one event.
 func (s *stream) pass(ev *sse.Event) error {
 	if s.mu != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 	}
-	changed := false
-	if ev.HasID {
-		id := s.eventID(s, ev.ID)
-		ev.ID, ev.HasID, changed = id, id != nil, true
-	}
-	if ev.HasData && len(ev.Data) > 0 {
+	var out sse.Event
+	if len(ev.Data) > 0 {
+		if !isMessage(ev.Name) {
+			return nil
+		}
 		data, keep := s.data(ev.Data)
 		if !keep {
 			return nil
 		}
-		if data != nil {
-			ev.Data, changed = data, true
-		}
+		out = event(data)
 	}
-	// Clients that do not take CR for the end of a line would read something else
-	// than was looked at here.
-	if changed || bytes.IndexByte(ev.Raw, '\r') >= 0 {
-		return s.out.Write(*ev)
+	if ev.HasID {
+		out.ID = s.eventID(s, ev.ID)
+		out.HasID = out.ID != nil
+		s.hasID = s.hasID || out.HasID
 	}
-	return s.out.WriteRaw(ev.Raw)
+	if s.mu == nil && isDelay(ev.Retry) {
+		out.Retry = ev.Retry
+	}
+	if len(out.Data) == 0 && !out.HasID && len(out.Retry) == 0 {
+		return s.out.Comment("") // a sign of life passes as one
+	}
+	// An event without data is none for clients, but its id counts.
+	out.HasData = ev.HasData
+	return s.out.Write(out)
 }
 
-// data returns what is to be sent instead of a message, nil when it may pass as
-// it is. What is no message, or answers something else than the stream's request,
-// is dropped.
-func (s *stream) data(data []byte) (instead []byte, keep bool) {
+// isMessage reports whether events of that name carry messages; clients do not
+// look at others.
+func isMessage(name []byte) bool { return len(name) == 0 || string(name) == "message" }
+
+// isDelay reports whether a time to wait before coming back may pass: clients
+// may use it for their other streams as well.
+func isDelay(retry []byte) bool {
+	const most = 5 // digits, of milliseconds
+	for _, c := range retry {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(retry) > 0 && len(retry) <= most
+}
+
+// data returns the message to be sent. What is no message, or answers something
+// else than the stream's request, is dropped.
+func (s *stream) data(data []byte) (message []byte, keep bool) {
 	m, err := jsonrpc.Parse(data)
 	switch {
 	case err != nil:
@@ -214,9 +247,9 @@ func (s *stream) data(data []byte) (instead []byte, keep bool) {
 			return nil, false
 		}
 		s.answered = true
-		return nil, true
+		return data, true
 	case !m.IsRequest():
-		return nil, true
+		return data, true
 	}
 	id, ok := s.handler.sealRequestID(s.request, s.backend, s.peer, m.RawID())
 	if !ok {
@@ -257,13 +290,13 @@ func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Re
 			}
 			if ctx.Err() == nil {
 				x.handler.log(ctx, err)
-				_ = out.Write(sse.Event{Data: x.handler.failure(x.request, err)})
+				_ = out.Write(event(x.handler.failure(x.request, err)))
 			}
 			return nil
 		}
 		m, err := jsonrpc.Parse(bytes.Clone(ev.Data))
 		switch {
-		case len(ev.Data) == 0 || err != nil:
+		case len(ev.Data) == 0, err != nil, !isMessage(ev.Name):
 		case m.IsRequest():
 			x.decline(ctx, &m)
 		case m.IsResponse():
@@ -277,7 +310,7 @@ func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Re
 				out, done = newStream(w)
 				defer done()
 			}
-			if err := out.Write(sse.Event{Data: ev.Data}); err != nil {
+			if err := out.Write(event(ev.Data)); err != nil {
 				return nil
 			}
 		}
@@ -288,7 +321,7 @@ func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Re
 func (x *bridge) answer(w http.ResponseWriter, out *sse.Writer, m *jsonrpc.Message) error {
 	switch {
 	case out != nil:
-		_ = out.Write(sse.Event{Data: x.complete(m)})
+		_ = out.Write(event(x.complete(m)))
 	case !m.Error.IsZero():
 		return mcpclient.NewRPCError(m, http.StatusOK)
 	default:

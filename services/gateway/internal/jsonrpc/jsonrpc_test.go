@@ -242,3 +242,20 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+func TestEscapedLineEndsAreTheSameMessage(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		`{"a":"plain – “text”"}`:          `{"a":"plain – “text”"}`,
+		"{\"a\":\"x\u2028y\u2029\u0085\"}": `{"a":"x\u2028y\u2029\u0085"}`,
+	} {
+		got := EscapeLineEnds([]byte(in))
+		if string(got) != want {
+			t.Errorf("EscapeLineEnds(%q) = %q, want %q", in, got, want)
+		}
+		var before, after map[string]string
+		if json.Unmarshal([]byte(in), &before) != nil || json.Unmarshal(got, &after) != nil || before["a"] != after["a"] {
+			t.Errorf("%q says something else than before: %q", got, after)
+		}
+	}
+}

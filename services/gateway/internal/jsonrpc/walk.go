@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
 )
 
 // errStop ends a walk that has found what it was looking for.
@@ -131,6 +132,18 @@ func AppendString(dst []byte, s string) []byte {
 		return append(dst, `""`...)
 	}
 	return append(dst, quoted...)
+}
+
+// EscapeLineEnds returns a message whose strings have no character that some
+// readers of event streams take for the end of a line, beside CR and LF: NEL,
+// LINE SEPARATOR and PARAGRAPH SEPARATOR (U+0085, U+2028, U+2029). raw must have
+// been parsed before; it is returned as it is when it has none.
+func EscapeLineEnds(raw []byte) []byte {
+	const nel, line, paragraph = "\u0085", "\u2028", "\u2029"
+	if !bytes.Contains(raw, []byte(nel)) && !bytes.Contains(raw, []byte(line)) && !bytes.Contains(raw, []byte(paragraph)) {
+		return raw
+	}
+	return []byte(strings.NewReplacer(nel, `\u0085`, line, `\u2028`, paragraph, `\u2029`).Replace(string(raw)))
 }
 
 // Edit replaces a place of a message.

@@ -25,8 +25,6 @@ type Event struct {
 	HasData bool
 	// Retry is the field retry as it stands; empty when there is none.
 	Retry []byte
-	// Raw is the event as it was received, with the empty line that ends it.
-	Raw []byte
 }
 
 const (
@@ -160,7 +158,7 @@ func (r *Reader) fill() error {
 
 // parse reads the fields of an event.
 func (r *Reader) parse(raw []byte) Event {
-	ev := Event{Raw: raw}
+	var ev Event
 	rest := raw
 	if r.afterCR {
 		rest = bytes.TrimPrefix(rest, []byte{'\n'})

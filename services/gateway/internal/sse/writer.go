@@ -7,9 +7,8 @@ import (
 	"sync"
 )
 
-// Append appends an event built from ID, Name, Retry and Data; Raw is not
-// looked at. Line ends within ID, Name and Retry are left out, so that they
-// cannot start another field; data is cut into lines.
+// Append appends an event. Line ends within ID, Name and Retry are left out, so
+// that they cannot start another field; data is cut into lines.
 func Append(dst []byte, ev Event) []byte {
 	if ev.HasID {
 		dst = appendField(dst, "id: ", ev.ID)
@@ -40,6 +39,9 @@ func Append(dst []byte, ev Event) []byte {
 
 func appendField(dst []byte, name string, value []byte) []byte {
 	dst = append(dst, name...)
+	if !bytes.ContainsAny(value, "\r\n\x00") {
+		return append(append(dst, value...), '\n')
+	}
 	for _, c := range value {
 		if c != '\r' && c != '\n' && c != 0 {
 			dst = append(dst, c)
@@ -84,7 +86,7 @@ func (w *Writer) Write(ev Event) error {
 	return w.send(w.buf)
 }
 
-// WriteRaw writes the raw bytes of an event, which must end with an empty line.
+// WriteRaw writes bytes that make up one event, as Append returns them.
 func (w *Writer) WriteRaw(raw []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -20,10 +20,11 @@ func EncodeHeader(value string) string {
 	return wrapPrefix + base64.StdEncoding.EncodeToString([]byte(value)) + wrapSuffix
 }
 
-// HeaderIs reports whether a header's value stands for want, wrapped or not.
+// HeaderIs reports whether a header's value stands for want, wrapped or not. A
+// value that looks wrapped stands for what is in it, and for nothing else.
 func HeaderIs(header, want string) bool {
 	if header == want {
-		return true
+		return !needsWrap(want)
 	}
 	inner, ok := strings.CutPrefix(header, wrapPrefix)
 	if !ok {
