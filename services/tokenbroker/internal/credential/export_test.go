@@ -13,6 +13,13 @@ func (m *Memory) Remembered() (sessions, tokens int) {
 	return len(m.sessions), len(m.tokens)
 }
 
+// Heard returns the position of the newest event that was heard.
+func (m *Memory) Heard() int64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.head
+}
+
 // MemorySession opens a session through the memory alone.
 var MemorySession = (*Memory).session
 

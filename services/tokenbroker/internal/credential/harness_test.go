@@ -54,6 +54,7 @@ type broker struct {
 	store  *store.Store
 	source *deployment.Source
 	login  *login.Service
+	memory *credential.Memory
 	path   string
 	log    *logBuffer
 
@@ -69,6 +70,10 @@ type options struct {
 	memory    int
 	audit     credential.Auditor
 	quiet     bool
+	// now is the clock of exchanges and of the service; default: time.Now.
+	now func() time.Time
+	// tokens wraps what opens connections.
+	tokens func(credential.Tokens) credential.Tokens
 }
 
 // logBuffer keeps what was logged.
@@ -110,7 +115,7 @@ func start(t testing.TB, o options) *broker {
 		return planted + "-" + name, true
 	}}
 
-	plans := credential.NewPlans(credential.PlansConfig{Secrets: secrets, JWKSURL: b.keys.url})
+	plans := credential.NewPlans(credential.PlansConfig{Secrets: secrets, JWKSURL: b.keys.url, Now: o.now})
 	b.path = filepath.Join(t.TempDir(), "resources.yaml")
 	if o.resources == "" {
 		o.resources = authServerResources
@@ -144,6 +149,7 @@ func start(t testing.TB, o options) *broker {
 		Find: func(name, realm string) (refresh.Provider, error) {
 			return b.source.Current().Providers.Find(name, realm)
 		},
+		Providers:      b.realms,
 		PrimaryName:    func() string { return "corp" },
 		LockOnPrimary:  func() bool { return true },
 		ForcedInterval: time.Millisecond,
@@ -153,25 +159,45 @@ func start(t testing.TB, o options) *broker {
 		Current: b.source.Current, Audit: recorder, Logger: logger,
 	})
 	feed := watch.NewFeed(databaseURL, logger)
-	memory := credential.NewMemory(credential.MemoryConfig{
-		Sessions: b.store, Tokens: refresher, Size: o.memory, Logger: logger,
+	var tokens credential.Tokens = refresher
+	if o.tokens != nil {
+		tokens = o.tokens(refresher)
+	}
+	b.memory = credential.NewMemory(credential.MemoryConfig{
+		Sessions: b.store, Tokens: tokens, Size: o.memory, Logger: logger,
 		Watch: watch.NewWatcher(feed, b.store, func() time.Duration { return time.Hour }).WatchSessions,
 	}, plans)
 	if o.audit == nil {
 		o.audit = recorder
 	}
 	b.Service = credential.New(credential.Config{
-		Configs: b.source, Plans: plans, Memory: memory, Tokens: refresher,
-		Audit: o.audit, Logger: logger, Minter: b.mint,
+		Configs: b.source, Plans: plans, Memory: b.memory, Tokens: tokens,
+		Audit: o.audit, Logger: logger, Minter: b.mint, Now: o.now,
 	})
 
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var tasks sync.WaitGroup
-	for _, run := range []func(context.Context) error{feed.Run, memory.Run, revoker.Run, refresher.Run} {
+	for _, run := range []func(context.Context) error{feed.Run, b.memory.Run, revoker.Run, refresher.Run} {
 		tasks.Go(func() { _ = run(ctx) })
 	}
 	t.Cleanup(func() { stop(); tasks.Wait() })
 	return b
+}
+
+func (b *broker) realms() []store.ProviderRealm {
+	var list []store.ProviderRealm
+	for _, p := range b.source.Current().Providers.Providers() {
+		list = append(list, store.ProviderRealm{Provider: p.Name(), Realm: p.Realm()})
+	}
+	return list
+}
+
+// listened waits until the memory has heard of everything that was committed.
+func (b *broker) listened() {
+	b.t.Helper()
+	head, err := store.Head(b.t.Context(), b.pool)
+	must(b.t, err)
+	eventually(b.t, "the newest event to be heard", func() bool { return b.memory.Heard() >= head })
 }
 
 func must(t testing.TB, err error) {

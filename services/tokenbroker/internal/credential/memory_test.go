@@ -142,6 +142,10 @@ func (m *memoryTest) sessionEnded(position int64, id string) {
 	m.send(&brokerv1.WatchSessionsResponse{Position: position, Event: &brokerv1.WatchSessionsResponse_SessionEnded{SessionEnded: &brokerv1.SessionEnded{SessionId: id}}})
 }
 
+func (m *memoryTest) sessionChanged(position int64, id string) {
+	m.send(&brokerv1.WatchSessionsResponse{Position: position, Event: &brokerv1.WatchSessionsResponse_SessionChanged{SessionChanged: &brokerv1.SessionChanged{SessionId: id}}})
+}
+
 // token opens, and wants so many reads so far and that position.
 func (m *memoryTest) token(reads int, position int64) {
 	m.Helper()
@@ -168,6 +172,31 @@ func TestMemoryServesWhatNoEventVoids(t *testing.T) {
 	m.sessionEnded(14, "ses")
 	m.src.position = 14
 	m.token(4, 14)
+	m.sessionChanged(15, "another")
+	m.token(4, 15)
+	m.sessionChanged(16, "ses")
+	m.src.position = 16
+	m.token(5, 16)
+}
+
+func TestMemoryAsksAnewForASessionThatChanged(t *testing.T) {
+	t.Parallel()
+	m := newMemoryTest(t, 0)
+	m.listen(10)
+	session := func(reads int, position int64) {
+		t.Helper()
+		_, got, err := credential.MemorySession(m.m, t.Context(), "ses")
+		if err != nil || m.src.reads != reads || got != position {
+			t.Fatalf("%d reads, position %d, %v; want %d reads, position %d", m.src.reads, got, err, reads, position)
+		}
+	}
+	session(1, 10)
+	m.sessionChanged(11, "another")
+	session(1, 11)
+	m.sessionChanged(12, "ses")
+	m.src.position = 12
+	session(2, 12)
+	session(2, 12)
 }
 
 // An event that crosses a read must void what the read brings.

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
@@ -64,6 +65,9 @@ func TestARejectedExchangedToken(t *testing.T) {
 		if n := b.hub.count(); n != renewals {
 			t.Fatalf("step %d: %d renewals of the subject, want %d", step, n, renewals)
 		}
+		// The renewal's event drops what was exchanged. Were it heard only after the
+		// next step, the rejection of that step would be forgotten with it.
+		b.listened()
 	}
 	// A token of our own minting has no subject to renew.
 	for step, want := range []bool{true, false} {
@@ -72,6 +76,54 @@ func TestARejectedExchangedToken(t *testing.T) {
 			t.Fatalf("ledger, step %d: renewed %v, %v", step, renewed, err)
 		}
 	}
+}
+
+// A token service may answer to a fault of its own, or of its configuration, as if it
+// were the token's. That must not make every person's tokens be renewed for ever.
+func TestATokenServiceThatRefusesEveryTokenDoesNotWearTheProviderOut(t *testing.T) {
+	t.Parallel()
+	clk := &clock{now: time.Now()}
+	b := start(t, options{now: clk.Now})
+	token := b.token(b.logIn(true), map[string]any{"exp": clk.Now().Add(24 * time.Hour).Unix()})
+	refuse := func(code string) {
+		b.sts.set(func(s *sts) { s.refuse = func(string) string { return code } })
+	}
+	want := func(renewals int, when string) {
+		t.Helper()
+		clk.advance(6 * time.Second) // past the memory of the last refusal
+		_, err := b.get(token, "payroll")
+		if err == nil {
+			t.Fatalf("%s: a refused token was exchanged", when)
+		}
+		if n := b.hub.count(); n != renewals {
+			t.Fatalf("%s: %d renewals, want %d", when, n, renewals)
+		}
+		b.listened()
+	}
+	refuse("invalid_request")
+	want(1, "the first refusal")
+	for range 5 {
+		want(1, "refused again")
+	}
+	// Another version is no reason either, for a while: another replica may have made it.
+	version := b.mustGet(token, "repos").GetCredentialVersion()
+	if renewed, err := b.reject(token, "repos", version); err != nil || !renewed {
+		t.Fatal(renewed, err)
+	}
+	want(2, "with another version")
+	clk.advance(10 * time.Minute)
+	want(3, "with another version, later")
+	clk.advance(time.Hour)
+	want(3, "the very version that the renewal made")
+	// A service that has taken the token once has nothing against it.
+	refuse("")
+	clk.advance(6 * time.Second)
+	version = b.mustGet(token, "payroll").GetCredentialVersion()
+	if renewed, err := b.reject(token, "payroll", version); err != nil || !renewed {
+		t.Fatal(renewed, err)
+	}
+	refuse("invalid_token")
+	want(4, "a token that was good until now")
 }
 
 // One dead provider asks for itself, and hurts nothing else.

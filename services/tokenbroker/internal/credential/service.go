@@ -49,7 +49,8 @@ type Config struct {
 
 // Service is the part of CredentialService that hands out credentials.
 type Service struct {
-	cfg Config
+	cfg    Config
+	forced *forcedRenewals
 }
 
 // New returns a service.
@@ -57,7 +58,7 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg}
+	return &Service{cfg: cfg, forced: newForcedRenewals(cfg.Now)}
 }
 
 // request is what the two calls have in common, resolved and allowed.

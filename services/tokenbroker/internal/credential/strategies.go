@@ -19,8 +19,8 @@ import (
 const (
 	authorization = "Authorization"
 
-	// staticRecheck is how long a person's gateway may keep a static credential:
-	// no event tells that the person was locked.
+	// staticRecheck is how long a person's gateway may keep a static credential: no
+	// event tells that its secret was replaced.
 	staticRecheck = 5 * time.Minute
 	// mintTimeout bounds the call to the authserver.
 	mintTimeout = 5 * time.Second
@@ -157,6 +157,9 @@ func (s *Service) exchange(ctx context.Context, r *request) (credential, error) 
 	if err != nil {
 		return credential{}, exchangeFault(err, r.backend.Name, strategy.SubjectProvider)
 	}
+	if c.connectionID != "" {
+		s.forced.accepted(forcedKey{c.connectionID, r.backend.Strategy.Config})
+	}
 	c.value = token.AccessToken.Reveal()
 	if c.header == authorization {
 		c.value = "Bearer " + c.value
@@ -207,6 +210,10 @@ func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subje
 			return t.IDToken, nil
 		},
 		Renew: func(ctx context.Context) (exchange.Subject, bool, error) {
+			forced := forcedKey{t.ConnectionID, r.backend.Strategy.Config}
+			if !s.forced.may(forced, t.Version) {
+				return exchange.Subject{}, false, nil
+			}
 			renewed, err := s.renew(ctx, r, provider, t)
 			if err != nil || !renewed {
 				return exchange.Subject{}, false, err
@@ -218,6 +225,7 @@ func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subje
 			if fresh.ConnectionID != t.ConnectionID {
 				return exchange.Subject{}, false, nil // linked anew meanwhile: the next call sees it
 			}
+			s.forced.note(forced, fresh.Version)
 			return s.connectionSubject(r, &fresh), true, nil
 		},
 	}
