@@ -36,7 +36,9 @@ const (
 //
 // Peers: operator, authserver.
 //
-// Errors about a connection that does not exist carry google.rpc.ErrorInfo with reason CONNECTION_NOT_FOUND.
+// Errors carry google.rpc.ErrorInfo. A user or a connection that does not exist fails with NOT_FOUND and reason USER_NOT_FOUND
+// or CONNECTION_NOT_FOUND. Over REST an error is the same google.rpc.Status, as JSON; a query parameter or a field of a body
+// that does not exist is an error too.
 type ConnectionServiceClient interface {
 	// ListUsers lists the people that have logged in.
 	ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error)
@@ -129,7 +131,9 @@ func (c *connectionServiceClient) ListAuditRecords(ctx context.Context, in *List
 //
 // Peers: operator, authserver.
 //
-// Errors about a connection that does not exist carry google.rpc.ErrorInfo with reason CONNECTION_NOT_FOUND.
+// Errors carry google.rpc.ErrorInfo. A user or a connection that does not exist fails with NOT_FOUND and reason USER_NOT_FOUND
+// or CONNECTION_NOT_FOUND. Over REST an error is the same google.rpc.Status, as JSON; a query parameter or a field of a body
+// that does not exist is an error too.
 type ConnectionServiceServer interface {
 	// ListUsers lists the people that have logged in.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)

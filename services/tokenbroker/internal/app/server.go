@@ -10,7 +10,6 @@ import (
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
-	"chatelaine.dev/internal/postgres"
 	"chatelaine.dev/internal/process"
 	"chatelaine.dev/internal/rpc"
 	"chatelaine.dev/internal/secret"
@@ -261,7 +260,7 @@ func (s *Server) restHandler(ctx context.Context) (http.Handler, error) {
 	context.AfterFunc(ctx, func() { _ = conn.Close() }) // it is only memory
 	handler, err := connections.NewHandler(ctx, conn, s.cfg.Telemetry.Propagator)
 	if err != nil {
-		return nil, postgres.Fault(err)
+		return nil, err
 	}
 	return s.cfg.Telemetry.Middleware(telemetry.HTTPConfig{Server: "rest"})(handler), nil
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 )
 
@@ -68,6 +67,5 @@ func decode(token, kind string, parts int) ([]string, bool) {
 }
 
 func badPageToken() error {
-	return fault.New(fault.Invalid, "the request is not valid").
-		WithField("page_token", "is not a next_page_token of this list")
+	return invalidRequest("page_token", "is not a next_page_token of this list")
 }

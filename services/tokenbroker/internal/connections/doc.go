@@ -9,6 +9,10 @@
 // one set of checks, and audit records name the caller. The OpenAPI document is
 // served at /openapi.json, behind the same certificate check.
 //
+// An error reads the same both ways: a google.rpc.Status with a reason. A request
+// with a part that would be ignored (a query parameter or a field that does not
+// exist) is refused, since a filter without effect shows too much.
+//
 // No answer holds a token. Page tokens are positions, not secrets.
 //
 // What it leaves out: which person the authorization server may ask about (it

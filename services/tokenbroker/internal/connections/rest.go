@@ -3,17 +3,19 @@ package connections
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protojson"
 
+	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/rpc"
+	"chatelaine.dev/internal/telemetry"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 )
 
@@ -23,6 +25,8 @@ import (
 //go:generate cp ../../../../docs/api/tokenbroker.swagger.json openapi.json
 //go:embed openapi.json
 var openAPI []byte
+
+const openAPIPath = "/openapi.json"
 
 // maxBody bounds a REST request's body, in bytes.
 const maxBody = 64 << 10
@@ -42,17 +46,47 @@ func NewHandler(ctx context.Context, conn *grpc.ClientConn, propagator propagati
 			propagator.Inject(ctx, carrier(md))
 			return md
 		}),
+		// What a caller mistypes is an error, in a body as in a query.
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+			MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true},
+		}),
+		runtime.WithMiddlewares(nameRoute, checkQuery(queryParameters(connectionService()))),
+		// No form that is posted to a list passes for a GET.
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithErrorHandler(writeGatewayError),
+		runtime.WithRoutingErrorHandler(writeRoutingError),
 	)
 	if err := brokerv1.RegisterConnectionServiceHandler(ctx, gateway, conn); err != nil {
-		return nil, err
+		return nil, fault.Wrap(fault.Internal, err, "cannot serve the REST API")
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(openAPI) // the reader went away: nobody to tell
-	})
-	mux.Handle("/v1/", gateway)
-	return admit(mux), nil
+	return admit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == openAPIPath && r.Method == http.MethodGet {
+			telemetry.SetRoute(r.Context(), openAPIPath)
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(openAPI) // the reader went away: nobody to tell
+			return
+		}
+		gateway.ServeHTTP(w, r)
+	})), nil
+}
+
+// nameRoute tells the telemetry around this handler which of the API's routes was
+// taken: no http.ServeMux names it.
+func nameRoute(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
+		telemetry.SetRoute(r.Context(), route(r.Context()))
+		next(w, r, params)
+	}
+}
+
+// route returns the path template of the .proto file that a request matched. A
+// variable of one segment is {name} there and {name=*} in the mux.
+func route(ctx context.Context) string {
+	pattern, ok := runtime.HTTPPattern(ctx)
+	if !ok {
+		return ""
+	}
+	return strings.ReplaceAll(pattern.String(), "=*}", "}")
 }
 
 // admit lets in whom the client certificate names as one of Peers, and makes the
@@ -63,26 +97,21 @@ func admit(next http.Handler) http.Handler {
 		if r.TLS != nil {
 			names = rpc.PeerNames(*r.TLS)
 		}
-		switch {
-		case len(names) == 0:
-			refuse(w, http.StatusUnauthorized, codes.Unauthenticated, "a client certificate with a DNS name is required")
-			return
-		case !slices.ContainsFunc(Peers(), func(p string) bool { return slices.Contains(names, p) }):
-			refuse(w, http.StatusForbidden, codes.PermissionDenied, "the client certificate does not name an operator")
-			return
-		}
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		switch {
+		case len(names) == 0:
+			writeError(w, fault.New(fault.Unauthenticated, "a client certificate with a DNS name is required").
+				WithReason("peer_unknown"))
+			return
+		case !slices.ContainsFunc(Peers(), func(p string) bool { return slices.Contains(names, p) }):
+			writeError(w, fault.New(fault.Denied, "the client certificate does not name an operator").
+				WithReason("peer_denied"))
+			return
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r.WithContext(rpc.WithPeers(r.Context(), names)))
 	})
-}
-
-// refuse answers as grpc-gateway does: a google.rpc.Status as JSON.
-func refuse(w http.ResponseWriter, status int, code codes.Code, message string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"code": code, "message": message, "details": []any{}})
 }
 
 // carrier is gRPC metadata as OpenTelemetry wants it.

@@ -6,10 +6,12 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"chatelaine.dev/internal/fault"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/deployment"
 	"chatelaine.dev/services/tokenbroker/internal/login"
+	"chatelaine.dev/services/tokenbroker/internal/reason"
 	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 )
@@ -24,6 +26,7 @@ type People interface {
 	ListUsers(ctx context.Context, after store.UserCursor, limit int) ([]store.User, error)
 	ListSessions(ctx context.Context, userID string, limit int) ([]store.Session, error)
 	ListAudit(ctx context.Context, f store.AuditFilter) ([]audit.Record, error)
+	UserExists(ctx context.Context, userID string) (bool, error)
 }
 
 // Store reads and ends connections.
@@ -85,6 +88,9 @@ func (s *Service) ListUsers(ctx context.Context, req *brokerv1.ListUsersRequest)
 // ListSessions implements ConnectionService.
 func (s *Service) ListSessions(ctx context.Context, req *brokerv1.ListSessionsRequest) (*brokerv1.ListSessionsResponse, error) {
 	sessions, err := s.cfg.People.ListSessions(ctx, req.GetUserId(), maxSessions)
+	if err == nil && len(sessions) == 0 {
+		err = s.checkUser(ctx, req.GetUserId())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -108,9 +114,22 @@ func (s *Service) ListSessions(ctx context.Context, req *brokerv1.ListSessionsRe
 	return resp, nil
 }
 
+// checkUser tells a user who has nothing from one who does not exist: an empty list
+// must not answer a misspelled id.
+func (s *Service) checkUser(ctx context.Context, id string) error {
+	known, err := s.cfg.People.UserExists(ctx, id)
+	if err == nil && !known {
+		err = fault.New(fault.NotFound, "there is no such user").WithReason(reason.UserNotFound)
+	}
+	return err
+}
+
 // ListConnections implements ConnectionService.
 func (s *Service) ListConnections(ctx context.Context, req *brokerv1.ListConnectionsRequest) (*brokerv1.ListConnectionsResponse, error) {
 	list, err := s.cfg.Store.ListConnections(ctx, req.GetUserId())
+	if err == nil && len(list) == 0 {
+		err = s.checkUser(ctx, req.GetUserId())
+	}
 	if err != nil {
 		return nil, err
 	}
