@@ -21,9 +21,6 @@ const (
 	// maxPlans bounds how often an activation is prepared anew because somebody
 	// renewed or replaced a connection meanwhile.
 	maxPlans = 10
-	// renewalPatience is how long a login waits for a renewal that is spending the
-	// refresh token which it would keep: less than callers wait for the login.
-	renewalPatience = 5 * time.Second
 	// lookEvery is how often it looks whether the renewal is done.
 	lookEvery = 50 * time.Millisecond
 )
@@ -43,7 +40,7 @@ func (s *Service) ActivateSession(ctx context.Context, req *brokerv1.ActivateSes
 }
 
 func (s *Service) activate(ctx context.Context, snapshot *deployment.Snapshot, sessionID, clientID string) (store.Session, error) {
-	patience, cancel := context.WithTimeout(ctx, renewalPatience)
+	patience, cancel := context.WithTimeout(ctx, s.cfg.Patience)
 	defer cancel()
 	for range maxPlans {
 		plan, err := s.plan(ctx, patience, snapshot, sessionID, clientID)

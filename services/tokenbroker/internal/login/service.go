@@ -27,6 +27,8 @@ const (
 	// defaultIdle is how long a session lives untouched where the configuration has
 	// no authorization server to say.
 	defaultIdle = 7 * 24 * time.Hour
+	// DefaultPatience is less than the authorization server waits for an activation.
+	DefaultPatience = 5 * time.Second
 )
 
 // Sessions keeps sessions.
@@ -54,7 +56,7 @@ type Sealer interface {
 // Revoker takes tokens that ended up nowhere.
 type Revoker interface{ Add(revoke.Request) }
 
-// Config makes a Service. All fields are required.
+// Config makes a Service. All fields but Patience are required.
 type Config struct {
 	Sessions Sessions
 	Legs     Legs
@@ -64,6 +66,9 @@ type Config struct {
 	Current func() *deployment.Snapshot
 	Audit   *audit.Recorder
 	Logger  *slog.Logger
+	// Patience is how long a login waits for a renewal that is spending the refresh
+	// token which it would keep; zero means DefaultPatience.
+	Patience time.Duration
 }
 
 // Service implements broker.v1.LoginService.
@@ -73,7 +78,12 @@ type Service struct {
 }
 
 // New returns the service.
-func New(cfg Config) *Service { return &Service{cfg: cfg} }
+func New(cfg Config) *Service {
+	if cfg.Patience == 0 {
+		cfg.Patience = DefaultPatience
+	}
+	return &Service{cfg: cfg}
+}
 
 // BeginSession implements LoginService.
 func (s *Service) BeginSession(ctx context.Context, req *brokerv1.BeginSessionRequest) (*brokerv1.BeginSessionResponse, error) {
