@@ -287,6 +287,40 @@ func TestConnectionChangesAreToldInOrder(t *testing.T) {
 	}
 }
 
+// A gateway that took it for the session's end would turn the person away until they
+// log in; one that took it for a connection's change would forget the wrong thing.
+func TestAChangedSessionIsToldAsSuch(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	id, ended := f.session(), f.session()
+	f.end(ended)
+	follows := f.watch(0)
+	wantEnded(t, follows, ended)
+	began := wantComplete(t, follows)
+	f.exec(`INSERT INTO tokenbroker.connections (id, user_id, provider, realm, subject, status, version, refreshable, tokens_at,
+			key_id, wrapped_key, sealed_tokens) VALUES ('con', 'u', 'p', 'r', 's', 'active', 1, true, now(), 'k', 'w', 's')`)
+	locked, err := f.store.RequireReauthentication(t.Context(), store.Refusal{
+		ConnectionID: "con", PresentedVersion: 1, LockUser: true,
+		Record: audit.Record{Action: audit.ConnectionRefreshFailed, Outcome: reason.ReauthenticationRequired},
+	})
+	if err != nil || !locked {
+		t.Fatal(locked, err)
+	}
+	for name, s := range map[string]stream{"who follows": follows, "who resumes": f.watch(began)} {
+		if m := next(t, s); m.GetSessionChanged().GetSessionId() != id {
+			t.Errorf("%s: got %v, want a change of %s", name, m, id)
+		}
+		if m := next(t, s); m.GetConnectionChanged().GetConnectionId() != "con" {
+			t.Errorf("%s: got %v, want a change of the connection", name, m)
+		}
+	}
+	fresh := f.watch(0)
+	wantEnded(t, fresh, ended)
+	if p := wantComplete(t, fresh); p != began+2 { // it has nothing that could be void
+		t.Errorf("a fresh watcher begins at %d, want %d", p, began+2)
+	}
+}
+
 func TestStoppingSendsWatchersElsewhere(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
