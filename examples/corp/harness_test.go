@@ -17,6 +17,7 @@ import (
 
 	"chatelaine.dev/examples/browse"
 	"chatelaine.dev/examples/corp"
+	"chatelaine.dev/examples/internal/rules"
 	"chatelaine.dev/examples/people"
 	"chatelaine.dev/internal/secret"
 )
@@ -47,19 +48,19 @@ func start(t *testing.T, change func(*corp.Config)) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := corp.LoadRules("")
+	served, err := corp.LoadRules("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rules.SetRedirectURIs("chatelaine", []string{redirectURI}); err != nil {
+	if err := rules.SetRedirectURIs(served.Registrations(), "chatelaine", []string{redirectURI}); err != nil {
 		t.Fatal(err)
 	}
 	resolver := &secret.Resolver{LookupEnv: func(name string) (string, bool) { return "secret of " + name, true }}
-	if err := rules.ResolveSecrets(resolver); err != nil {
+	if err := rules.ResolveSecrets(resolver, served.Registrations()); err != nil {
 		t.Fatal(err)
 	}
 	in.cfg = corp.Config{
-		Issuer: srv.URL, Rules: rules, People: everybody, Lifetimes: corp.DefaultLifetimes(),
+		Issuer: srv.URL, Rules: served, People: everybody, Lifetimes: corp.DefaultLifetimes(),
 		StateFile: filepath.Join(t.TempDir(), "corp.json"),
 	}
 	if change != nil {

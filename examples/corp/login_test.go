@@ -16,6 +16,7 @@ import (
 
 	"chatelaine.dev/examples/browse"
 	"chatelaine.dev/examples/corp"
+	"chatelaine.dev/examples/internal/rules"
 )
 
 func TestAStockClientSignsAPersonIn(t *testing.T) {
@@ -282,7 +283,10 @@ func TestConfigurationsThatCannotWorkAreRefused(t *testing.T) {
 		"no people":          func(c *corp.Config) { c.People = nil },
 		"no lifetime":        func(c *corp.Config) { c.Lifetimes.Code = 0 },
 		"client twice":       func(c *corp.Config) { c.Rules.Clients = append(slices.Clone(c.Rules.Clients), c.Rules.Clients[0]) },
-		"no secret":          func(c *corp.Config) { c.Rules.Clients = []corp.Client{{ID: "x"}}; c.Rules.Exchange = nil },
+		"no secret": func(c *corp.Config) {
+			c.Rules.Clients = []corp.Client{{Registration: rules.Registration{ID: "x"}}}
+			c.Rules.Exchange = nil
+		},
 		"rule without client": func(c *corp.Config) {
 			c.Rules.Exchange = []corp.ExchangeRule{{Client: "x", Audience: "a", Scopes: []string{"s"}}}
 		},

@@ -23,6 +23,7 @@ import (
 	"chatelaine.dev/examples/mcpserver/payroll"
 	"chatelaine.dev/examples/mcpserver/repos"
 	"chatelaine.dev/examples/mcpserver/status"
+	"chatelaine.dev/examples/internal/rules"
 	"chatelaine.dev/examples/octohub"
 	"chatelaine.dev/examples/people"
 	"chatelaine.dev/internal/secret"
@@ -94,21 +95,21 @@ func newWorld(t *testing.T) *world {
 	resolver := &secret.Resolver{LookupEnv: func(string) (string, bool) { return clientSecret, true }}
 
 	corpURL, corpHandler := late(t)
-	rules, err := corp.LoadRules("")
+	served, err := corp.LoadRules("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rules.SetRedirectURIs("chatelaine", []string{redirectURI}); err != nil {
+	if err := rules.SetRedirectURIs(served.Registrations(), "chatelaine", []string{redirectURI}); err != nil {
 		t.Fatal(err)
 	}
-	rules.Exchange = append(rules.Exchange, corp.ExchangeRule{
+	served.Exchange = append(served.Exchange, corp.ExchangeRule{
 		Client: "broker", SubjectClients: []string{"chatelaine"}, Audience: "other", Scopes: []string{"payroll:read"},
 	})
-	rules.Exchange[0].Scopes = append(rules.Exchange[0].Scopes, "payroll:nothing")
-	if err := rules.ResolveSecrets(resolver); err != nil {
+	served.Exchange[0].Scopes = append(served.Exchange[0].Scopes, "payroll:nothing")
+	if err := rules.ResolveSecrets(resolver, served.Registrations()); err != nil {
 		t.Fatal(err)
 	}
-	idp, err := corp.New(corp.Config{Issuer: corpURL, Rules: rules, People: everybody, Lifetimes: corp.DefaultLifetimes()}, log)
+	idp, err := corp.New(corp.Config{Issuer: corpURL, Rules: served, People: everybody, Lifetimes: corp.DefaultLifetimes()}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,10 +121,10 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := clients.SetRedirectURIs("chatelaine", []string{redirectURI}); err != nil {
+	if err := rules.SetRedirectURIs(clients.Registrations(), "chatelaine", []string{redirectURI}); err != nil {
 		t.Fatal(err)
 	}
-	if err := clients.ResolveSecrets(resolver); err != nil {
+	if err := rules.ResolveSecrets(resolver, clients.Registrations()); err != nil {
 		t.Fatal(err)
 	}
 	host, err := octohub.New(octohub.Config{BaseURL: octohubURL, Rules: clients, People: everybody, Lifetimes: octohub.DefaultLifetimes()}, log)

@@ -1,26 +1,19 @@
 package octohub
 
 import (
-	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
+	"chatelaine.dev/examples/internal/rules"
 	"chatelaine.dev/examples/people"
-	"chatelaine.dev/internal/secret"
 )
 
 //go:embed default.yaml
 var defaultRules []byte
-
-// maxRulesSize bounds a rules file, in bytes.
-const maxRulesSize = 1 << 20
 
 // Config is what a Host is made of.
 type Config struct {
@@ -63,58 +56,29 @@ type Rules struct {
 	Clients []Client `yaml:"clients"`
 }
 
-// Client is a confidential client. Redirect URIs match exactly.
+// Client is a confidential client.
 type Client struct {
-	ID           string        `yaml:"id"`
-	Name         string        `yaml:"name"`
-	SecretRef    secret.Ref    `yaml:"secretRef"`
-	Secret       secret.String `yaml:"-"`
-	RedirectURIs []string      `yaml:"redirectURIs"`
+	rules.Registration `yaml:",inline"`
+	Name               string `yaml:"name"`
 }
 
 // LoadRules reads a YAML file; an empty path means the demo's rules.
 func LoadRules(path string) (Rules, error) {
-	data := defaultRules
-	if path != "" {
-		var err error
-		if data, err = os.ReadFile(path); err != nil {
-			return Rules{}, fmt.Errorf("octohub: %w", err)
-		}
-		if len(data) > maxRulesSize {
-			return Rules{}, fmt.Errorf("octohub: %s is larger than %d bytes", path, maxRulesSize)
-		}
-	}
-	var r Rules
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(&r); err != nil {
+	r, err := rules.Load[Rules](path, defaultRules)
+	if err != nil {
 		return Rules{}, fmt.Errorf("octohub: rules: %w", err)
 	}
 	return r, nil
 }
 
-// ResolveSecrets reads the clients' secrets by their references.
-func (r *Rules) ResolveSecrets(from *secret.Resolver) error {
-	var problems []error
+// Registrations are the clients, to complete: secrets and redirect URIs are
+// known only when the program starts.
+func (r *Rules) Registrations() []*rules.Registration {
+	all := make([]*rules.Registration, len(r.Clients))
 	for i := range r.Clients {
-		c := &r.Clients[i]
-		s, err := from.Resolve(c.SecretRef)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("octohub: client %s: %w", c.ID, err))
-		}
-		c.Secret = s
+		all[i] = &r.Clients[i].Registration
 	}
-	return errors.Join(problems...)
-}
-
-// SetRedirectURIs replaces the redirect URIs of the client with that id.
-func (r *Rules) SetRedirectURIs(client string, uris []string) error {
-	i := slices.IndexFunc(r.Clients, func(c Client) bool { return c.ID == client })
-	if i < 0 {
-		return fmt.Errorf("octohub: there is no client %q", client)
-	}
-	r.Clients[i].RedirectURIs = uris
-	return nil
+	return all
 }
 
 func (c *Config) validate() error {

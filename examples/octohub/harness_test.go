@@ -13,6 +13,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"chatelaine.dev/examples/browse"
+	"chatelaine.dev/examples/internal/rules"
 	"chatelaine.dev/examples/octohub"
 	"chatelaine.dev/examples/people"
 	"chatelaine.dev/internal/secret"
@@ -45,19 +46,19 @@ func start(t *testing.T, change func(*octohub.Config)) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := octohub.LoadRules("")
+	served, err := octohub.LoadRules("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rules.SetRedirectURIs("chatelaine", []string{redirectURI}); err != nil {
+	if err := rules.SetRedirectURIs(served.Registrations(), "chatelaine", []string{redirectURI}); err != nil {
 		t.Fatal(err)
 	}
-	if err := rules.ResolveSecrets(&secret.Resolver{LookupEnv: func(string) (string, bool) { return clientSecret, true }}); err != nil {
+	if err := rules.ResolveSecrets(&secret.Resolver{LookupEnv: func(string) (string, bool) { return clientSecret, true }}, served.Registrations()); err != nil {
 		t.Fatal(err)
 	}
-	rules.Clients = append(rules.Clients, octohub.Client{ID: "other", Name: "Other", Secret: secret.New("other"), RedirectURIs: []string{"http://other.example"}})
+	served.Clients = append(served.Clients, octohub.Client{Name: "Other", Registration: rules.Registration{ID: "other", Secret: secret.New("other"), RedirectURIs: []string{"http://other.example"}}})
 	in.cfg = octohub.Config{
-		BaseURL: srv.URL, Rules: rules, People: everybody, Lifetimes: octohub.DefaultLifetimes(),
+		BaseURL: srv.URL, Rules: served, People: everybody, Lifetimes: octohub.DefaultLifetimes(),
 		StateFile: filepath.Join(t.TempDir(), "octohub.json"),
 	}
 	if change != nil {

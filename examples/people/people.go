@@ -1,27 +1,20 @@
 package people
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"regexp"
 	"slices"
 
-	"go.yaml.in/yaml/v3"
-
+	"chatelaine.dev/examples/internal/rules"
 	"chatelaine.dev/internal/secret"
 )
 
 //go:embed people.yaml
 var defaultFile []byte
-
-// maxFileSize bounds a file of people, in bytes.
-const maxFileSize = 1 << 20
 
 // idRE keeps identifiers free of the characters that tokens and URLs use as
 // separators: corp's opaque tokens hold "token id:user id".
@@ -78,52 +71,32 @@ type Directory struct {
 func Default() (*Directory, error) { return Parse(defaultFile) }
 
 // Load reads a file; an empty path means Default.
-func Load(path string) (*Directory, error) {
-	if path == "" {
-		return Default()
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("people: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("people: read %s: %w", path, err)
-	}
-	if len(data) > maxFileSize {
-		return nil, fmt.Errorf("people: %s is larger than %d bytes", path, maxFileSize)
-	}
-	d, err := Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return d, nil
-}
+func Load(path string) (*Directory, error) { return directory(rules.Load[file](path, defaultFile)) }
 
 // Parse reads YAML (and so JSON). Unknown fields are errors.
-func Parse(data []byte) (*Directory, error) {
-	// Passwords arrive as plain text and leave as a type that does not print.
-	type entry struct {
+func Parse(data []byte) (*Directory, error) { return directory(rules.Parse[file](data)) }
+
+// file is what people are written in. Passwords arrive as plain text and leave as
+// a type that does not print.
+type file struct {
+	People []struct {
 		Person   `yaml:",inline"`
 		Password string `yaml:"password"`
-	}
-	var file struct {
-		People []entry `yaml:"people"`
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(&file); err != nil {
+	} `yaml:"people"`
+}
+
+func directory(f file, err error) (*Directory, error) {
+	if err != nil {
 		return nil, fmt.Errorf("people: %w", err)
 	}
-	d := &Directory{people: make([]Person, 0, len(file.People))}
-	for _, e := range file.People {
+	d := &Directory{people: make([]Person, 0, len(f.People))}
+	for _, e := range f.People {
 		p := e.Person
 		p.Password = secret.New(e.Password)
 		d.people = append(d.people, p)
 	}
 	if err := d.validate(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("people: %w", err)
 	}
 	return d, nil
 }
@@ -157,7 +130,7 @@ func (d *Directory) validate() error {
 		claim(i, "octohub.login", p.Octohub.Login)
 	}
 	if len(d.people) == 0 {
-		problems = append(problems, errors.New("people: nobody is listed"))
+		problems = append(problems, errors.New("nobody is listed"))
 	}
 	return errors.Join(problems...)
 }

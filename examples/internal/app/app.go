@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"chatelaine.dev/examples/internal/faults"
+	"chatelaine.dev/examples/internal/rules"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/outbound"
 	"chatelaine.dev/internal/process"
@@ -77,8 +78,14 @@ type withState struct {
 	RefreshGrace time.Duration `default:"0" help:"How long a used refresh token still works."`
 }
 
-func (f *withState) resolver() *secret.Resolver {
-	return &secret.Resolver{Dir: f.SecretsDir, LookupEnv: os.LookupEnv}
+// complete gives the clients what a rules file does not have.
+func (f *withState) complete(clients []*rules.Registration) error {
+	if len(f.RedirectURIs) > 0 {
+		if err := rules.SetRedirectURIs(clients, loginClient, f.RedirectURIs); err != nil {
+			return err
+		}
+	}
+	return rules.ResolveSecrets(&secret.Resolver{Dir: f.SecretsDir, LookupEnv: os.LookupEnv}, clients)
 }
 
 func (f *withState) stateFile(name string) string {

@@ -35,26 +35,21 @@ func (c *corpCmd) build(e env) (public, admin http.Handler, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rules, err := corp.LoadRules(c.Rules)
+	granted, err := corp.LoadRules(c.Rules)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(c.RedirectURIs) > 0 {
-		if err := rules.SetRedirectURIs(loginClient, c.RedirectURIs); err != nil {
-			return nil, nil, err
-		}
-	}
 	for issuer, keys := range c.TrustedIssuers {
-		rules.TrustedIssuers = append(rules.TrustedIssuers, corp.TrustedIssuer{Issuer: issuer, JWKSURL: keys})
+		granted.TrustedIssuers = append(granted.TrustedIssuers, corp.TrustedIssuer{Issuer: issuer, JWKSURL: keys})
 	}
-	if err := rules.ResolveSecrets(c.resolver()); err != nil {
+	if err := c.complete(granted.Registrations()); err != nil {
 		return nil, nil, err
 	}
 	lifetimes := corp.DefaultLifetimes()
 	lifetimes.AccessToken, lifetimes.RefreshToken = c.AccessTokenLifetime, c.RefreshTokenLifetime
 	lifetimes.ExchangedToken, lifetimes.RefreshGrace = c.ExchangedTokenLifetime, c.RefreshGrace
 	p, err := corp.New(corp.Config{
-		Issuer: c.Issuer, Rules: rules, People: everybody, StateFile: c.stateFile("corp"), Lifetimes: lifetimes, Client: e.client,
+		Issuer: c.Issuer, Rules: granted, People: everybody, StateFile: c.stateFile("corp"), Lifetimes: lifetimes, Client: e.client,
 	}, e.tel.Logger)
 	if err != nil {
 		return nil, nil, err
@@ -77,22 +72,17 @@ func (c *octohubCmd) build(e env) (public, admin http.Handler, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rules, err := octohub.LoadRules(c.Rules)
+	granted, err := octohub.LoadRules(c.Rules)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(c.RedirectURIs) > 0 {
-		if err := rules.SetRedirectURIs(loginClient, c.RedirectURIs); err != nil {
-			return nil, nil, err
-		}
-	}
-	if err := rules.ResolveSecrets(c.resolver()); err != nil {
+	if err := c.complete(granted.Registrations()); err != nil {
 		return nil, nil, err
 	}
 	lifetimes := octohub.DefaultLifetimes()
 	lifetimes.AccessToken, lifetimes.RefreshToken, lifetimes.RefreshGrace = c.AccessTokenLifetime, c.RefreshTokenLifetime, c.RefreshGrace
 	h, err := octohub.New(octohub.Config{
-		BaseURL: c.BaseURL, Rules: rules, People: everybody, StateFile: c.stateFile("octohub"), Lifetimes: lifetimes,
+		BaseURL: c.BaseURL, Rules: granted, People: everybody, StateFile: c.stateFile("octohub"), Lifetimes: lifetimes,
 	}, e.tel.Logger)
 	if err != nil {
 		return nil, nil, err
