@@ -19,6 +19,7 @@ import (
 	"chatelaine.dev/services/authserver/internal/front"
 	"chatelaine.dev/services/authserver/internal/grants"
 	"chatelaine.dev/services/authserver/internal/keys"
+	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/outbox"
 	"chatelaine.dev/services/authserver/internal/pages"
 	"chatelaine.dev/services/authserver/internal/resource"
@@ -79,6 +80,7 @@ type parts struct {
 	policy  *resource.Policy
 	keys    *keys.Set
 	outbox  *outbox.Sender
+	metrics *metrics.Recorder
 	secrets []secret.Bytes
 }
 
@@ -102,7 +104,7 @@ func New(cfg Config) (*Server, error) {
 		Keys:    p.keys,
 		Outbox:  p.outbox,
 		Sweeper: &sweep.Sweeper{
-			Store: p.store, Interval: sweep.DefaultInterval, Wake: p.outbox.Wake, Logger: logger,
+			Store: p.store, Interval: sweep.DefaultInterval, Wake: p.outbox.Wake, Metrics: p.metrics, Logger: logger,
 			Policy: store.SweepPolicy{
 				EndedGrants: endedGrants, UnusedClients: cfg.Flags.UnusedClients, IdleClients: cfg.Flags.IdleClients, Grace: cfg.Flags.RefreshGrace,
 			},
@@ -139,7 +141,11 @@ func newParts(cfg Config) (*parts, error) {
 		Keys: signing, MACKeys: macKeys, TokenLifespan: max(auth.AccessTokenLifespan, subject.Lifespan),
 		PublishDelay: cfg.Flags.KeyPublishDelay, Store: p.store, Logger: logger,
 	})
+	if err != nil {
+		return nil, err
+	}
 	p.outbox = outbox.New(p.store, cfg.Broker, logger)
+	p.metrics, err = metrics.New(cfg.Telemetry.Meter, p.store)
 	return p, err
 }
 
@@ -166,6 +172,7 @@ func (p *parts) mountRegistration(mux *http.ServeMux) error {
 		},
 		Limiter:        web.NewLimiter(p.Flags.RegistrationsPerMinute, p.Flags.RegistrationBurst),
 		TrustedProxies: proxies,
+		Metrics:        p.metrics,
 		Logger:         p.Telemetry.Logger,
 	})
 	return nil
@@ -181,7 +188,8 @@ func (p *parts) mountLogin(mux *http.ServeMux) error {
 	tokens, err := grants.New(grants.Config{
 		Issuer: p.auth.Issuer, HMACKeys: hmacKeys,
 		CodeLifespan: p.auth.AuthCodeLifespan, AccessLifespan: p.auth.AccessTokenLifespan, RefreshLifespan: p.auth.RefreshTokenLifespan,
-		Grace: p.Flags.RefreshGrace, Keys: p.keys, Policy: p.policy, Store: p.store, Broker: p.Broker, Wake: p.outbox.Wake, Logger: logger,
+		Grace: p.Flags.RefreshGrace, Keys: p.keys, Policy: p.policy, Store: p.store, Broker: p.Broker, Wake: p.outbox.Wake,
+		Metrics: p.metrics, Logger: logger,
 	})
 	if err != nil {
 		return err
@@ -203,7 +211,7 @@ func (p *parts) mountLogin(mux *http.ServeMux) error {
 	}
 	walk := chain.New(chain.Config{
 		Issuer: p.auth.Issuer, Broker: p.Broker, Requests: p.store, Legs: p.store, Ends: p.store, Codes: tokens,
-		Ring: legs, Wake: p.outbox.Wake, RedeemTimeout: redeemTimeout, Lifetime: chain.DefaultLifetime, Logger: logger,
+		Ring: legs, Wake: p.outbox.Wake, RedeemTimeout: redeemTimeout, Lifetime: chain.DefaultLifetime, Metrics: p.metrics, Logger: logger,
 	})
 	return p.mountFront(mux, walk)
 }
@@ -229,7 +237,7 @@ func (p *parts) mountFront(mux *http.ServeMux, walk *chain.Chain) error {
 		Limiter: web.NewLimiter(loginsPerMinute, loginBurst), ConsentLimiter: web.NewLimiter(loginsPerMinute, loginBurst), TrustedProxies: proxies,
 		BaseURL: p.base, Issuer: p.auth.Issuer, Callbacks: callbacks,
 		Checker: &authorize.Checker{Clients: p.store, Policy: p.policy},
-		Chain:   walk, Pages: renderer, Ring: forms, Logger: p.Telemetry.Logger,
+		Chain:   walk, Pages: renderer, Ring: forms, Metrics: p.metrics, Logger: p.Telemetry.Logger,
 	}).Mount(mux)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/keyring"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/store"
 )
 
@@ -88,7 +89,9 @@ type Config struct {
 	// RedeemTimeout bounds the redemption of an upstream's code.
 	RedeemTimeout time.Duration
 	Lifetime      time.Duration
-	Logger        *slog.Logger
+	// Metrics may be nil.
+	Metrics *metrics.Recorder
+	Logger  *slog.Logger
 }
 
 // Chain walks browsers through providers. It keeps no state of a login.
@@ -120,6 +123,7 @@ type Step struct {
 // cookie has this hash. What keeps the chain from starting is an OAuth error for
 // the client, and so a redirect.
 func (c *Chain) Start(ctx context.Context, client *store.Client, params store.Params, browserHash []byte) (Step, error) {
+	c.cfg.Metrics.LoginStarted(ctx)
 	req := &store.AuthorizationRequest{ID: rand.Text(), ClientID: client.ID, BrowserHash: browserHash, Params: params}
 	providers, err := c.providers(ctx)
 	if err != nil {
@@ -281,7 +285,7 @@ func (c *Chain) finish(ctx context.Context, req *store.AuthorizationRequest) (St
 	if err != nil {
 		return Step{}, err
 	}
-	c.audit(ctx, req, "chain", "", "completed")
+	c.finished(ctx, req, metrics.Completed)
 	return Step{Redirect: c.response(req, url.Values{"code": {code}})}, nil
 }
 
@@ -336,6 +340,18 @@ func expired(err error) error {
 		return err
 	}
 	return fault.Wrap(fault.Precondition, err, "this sign-in has ended or expired").WithReason(ReasonExpired)
+}
+
+// finished notes the end of a login: completed, or the OAuth error of the answer.
+func (c *Chain) finished(ctx context.Context, req *store.AuthorizationRequest, outcome string) {
+	c.audit(ctx, req, "chain", "", outcome)
+	c.cfg.Metrics.LoginFinished(ctx, outcome, 1)
+}
+
+// leg notes what happened in a leg.
+func (c *Chain) leg(ctx context.Context, req *store.AuthorizationRequest, provider, outcome string) {
+	c.audit(ctx, req, "leg", provider, outcome)
+	c.cfg.Metrics.Leg(ctx, provider, outcome)
 }
 
 // audit writes what happened in a login: who asked, where, how it went. It names

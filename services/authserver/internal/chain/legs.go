@@ -59,7 +59,7 @@ func (c *Chain) startLeg(ctx context.Context, req *store.AuthorizationRequest, p
 	if err := c.cfg.Legs.StartLeg(ctx, state, leg); err != nil {
 		return Step{}, expired(err)
 	}
-	c.audit(ctx, req, "leg", p.Name, "started")
+	c.leg(ctx, req, p.Name, "started")
 	return Step{Redirect: target}, nil
 }
 
@@ -135,7 +135,7 @@ func (c *Chain) Return(ctx context.Context, cb Callback, browserHash []byte) (St
 		if releaseErr := c.cfg.Legs.ReleaseLeg(ctx, cb.State); releaseErr != nil { // then it takes until the leg is busy no more
 			c.cfg.Logger.WarnContext(ctx, "a leg cannot be walked anew at once", fault.Attr(releaseErr))
 		}
-		c.audit(ctx, req, "leg", leg.Provider, "interrupted")
+		c.leg(ctx, req, leg.Provider, "interrupted")
 	}
 	return step, err
 }
@@ -154,7 +154,7 @@ func (c *Chain) come(ctx context.Context, req *store.AuthorizationRequest, leg *
 	case f != nil:
 		return c.leave(ctx, req, p, *f)
 	}
-	c.audit(ctx, req, "leg", p.Name, "linked")
+	c.leg(ctx, req, p.Name, "linked")
 	return c.proceed(ctx, req, linked)
 }
 
@@ -273,7 +273,7 @@ func (c *Chain) leave(ctx context.Context, req *store.AuthorizationRequest, p *s
 // is that of a broker that cannot be reached.
 func (c *Chain) giveUp(ctx context.Context, req *store.AuthorizationRequest, p *store.Provider, f failure) (change, *problem, error) {
 	if !p.Optional || f.fatal {
-		c.audit(ctx, req, "leg", p.Name, f.outcome())
+		c.leg(ctx, req, p.Name, f.outcome())
 		return nil, &f.client, nil
 	}
 	answer, err := c.cfg.Broker.SkipProvider(ctx, &brokerv1.SkipProviderRequest{SessionId: req.SessionID, Provider: p.Name, Reason: f.skip})
@@ -285,7 +285,7 @@ func (c *Chain) giveUp(ctx context.Context, req *store.AuthorizationRequest, p *
 		c.cfg.Logger.WarnContext(ctx, "an optional provider could not be skipped", fault.Attr(err))
 		return nil, &failed.client, nil
 	}
-	c.audit(ctx, req, "leg", p.Name, "skipped_"+f.outcome())
+	c.leg(ctx, req, p.Name, "skipped_"+f.outcome())
 	name := p.Name
 	return func(req *store.AuthorizationRequest) { setLinks(req, name, store.LinkSkipped, answer.GetLinks()) }, nil, nil
 }

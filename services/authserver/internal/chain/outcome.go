@@ -129,7 +129,7 @@ func (c *Chain) fail(ctx context.Context, req *store.AuthorizationRequest, p pro
 
 // refuse answers the client with an error; there is nothing to undo.
 func (c *Chain) refuse(ctx context.Context, req *store.AuthorizationRequest, p problem) (Step, error) {
-	c.audit(ctx, req, "chain", "", p.code)
+	c.finished(ctx, req, p.code)
 	return Step{Redirect: c.response(req, url.Values{"error": {p.code}, "error_description": {p.description}})}, nil
 }
 

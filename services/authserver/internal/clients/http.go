@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/web"
 )
 
@@ -16,7 +17,9 @@ type Handler struct {
 	Limiter *web.Limiter
 	// TrustedProxies may say who calls.
 	TrustedProxies []netip.Prefix
-	Logger         *slog.Logger
+	// Metrics may be nil.
+	Metrics *metrics.Recorder
+	Logger  *slog.Logger
 }
 
 // ServeHTTP implements http.Handler.
@@ -41,6 +44,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, err)
 		return
 	}
+	h.Metrics.Registration(ctx, metrics.Registered)
 	h.Logger.LogAttrs(ctx, slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", "client.registered"),
 		slog.String("outcome", info.TokenEndpointAuthMethod), slog.String("client_id", info.ClientID))
 	web.JSON(w, http.StatusCreated, info)
@@ -66,6 +70,11 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	default:
 		status, code, description, level = http.StatusInternalServerError, "server_error", "the server met a problem of its own", slog.LevelError
 	}
+	outcome := code
+	if f.Kind == fault.Exhausted {
+		outcome = metrics.Limited
+	}
+	h.Metrics.Registration(r.Context(), outcome)
 	h.Logger.LogAttrs(r.Context(), level, "registration refused", fault.Attr(err))
 	web.JSON(w, status, map[string]string{"error": code, "error_description": description})
 }

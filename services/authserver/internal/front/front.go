@@ -1,6 +1,7 @@
 package front
 
 import (
+	"cmp"
 	"context"
 	"html/template"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"chatelaine.dev/services/authserver/internal/authorize"
 	"chatelaine.dev/services/authserver/internal/chain"
 	"chatelaine.dev/services/authserver/internal/clients"
+	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/pages"
 	"chatelaine.dev/services/authserver/internal/store"
 	"chatelaine.dev/services/authserver/internal/web"
@@ -38,8 +40,10 @@ type Config struct {
 	// TrustedProxies may say who calls.
 	TrustedProxies []netip.Prefix
 	// Ring seals the tokens of forms.
-	Ring   *keyring.Ring
-	Logger *slog.Logger
+	Ring *keyring.Ring
+	// Metrics may be nil.
+	Metrics *metrics.Recorder
+	Logger  *slog.Logger
 }
 
 // Front is the set of handlers.
@@ -78,12 +82,13 @@ func notAllowed(w http.ResponseWriter, _ *http.Request) {
 func (f *Front) authorize(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	if ok, _ := f.cfg.Limiter.Allow(web.ClientAddress(r, f.cfg.TrustedProxies)); !ok {
+		f.cfg.Metrics.RequestRefused(ctx, metrics.Limited)
 		f.fail(w, r, fault.New(fault.Exhausted, "too many logins were begun from this address"))
 		return
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		f.fail(w, r, fault.Wrap(fault.Invalid, err, "the query is malformed").WithReason(authorize.ReasonRequest))
+		f.refuse(w, r, "", fault.Wrap(fault.Invalid, err, "the query is malformed").WithReason(authorize.ReasonRequest))
 		return
 	}
 	client, params, err := f.cfg.Checker.Check(ctx, query)
@@ -104,9 +109,11 @@ func (f *Front) authorize(w http.ResponseWriter, r *http.Request) {
 func (f *Front) refuse(w http.ResponseWriter, r *http.Request, clientID string, err error) {
 	refusal, ok := clientError(err)
 	if !ok {
+		f.cfg.Metrics.RequestRefused(r.Context(), cmp.Or(fault.ReasonOf(err), "error"))
 		f.fail(w, r, err)
 		return
 	}
+	f.cfg.Metrics.RequestRefused(r.Context(), refusal.Code)
 	f.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", "login.authorize"),
 		slog.String("outcome", refusal.Code), slog.String("detail", refusal.Description), slog.String("client_id", clientID))
 	f.sendBack(w, r, http.StatusBadRequest, refusal.RedirectURI, chain.Response(refusal.RedirectURI, f.cfg.Issuer, refusal.State,

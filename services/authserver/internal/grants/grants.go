@@ -21,6 +21,7 @@ import (
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/authserver/internal/clients"
 	"chatelaine.dev/services/authserver/internal/keys"
+	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/resource"
 	"chatelaine.dev/services/authserver/internal/store"
 )
@@ -52,8 +53,10 @@ type Config struct {
 	Store  *store.Store
 	Broker Broker
 	// Wake tells the outbox that there is work.
-	Wake   func()
-	Logger *slog.Logger
+	Wake func()
+	// Metrics may be nil.
+	Metrics *metrics.Recorder
+	Logger  *slog.Logger
 }
 
 // Service issues codes and tokens.
@@ -186,7 +189,9 @@ func (s *Service) endSession(ctx context.Context, g *store.Grant, reason brokerv
 	}
 	s.cfg.Wake()
 	if ended {
-		s.audit(ctx, "session.ended", strings.ToLower(strings.TrimPrefix(reason.String(), "SESSION_END_REASON_")), g)
+		why := strings.ToLower(strings.TrimPrefix(reason.String(), "SESSION_END_REASON_"))
+		s.audit(ctx, "session.ended", why, g)
+		s.cfg.Metrics.SessionEnded(ctx, why)
 	}
 	return nil
 }

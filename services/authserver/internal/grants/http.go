@@ -13,6 +13,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
+	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/store"
 	"chatelaine.dev/services/authserver/internal/web"
 )
@@ -23,33 +24,45 @@ const maxFormBytes = 64 << 10
 // Token is POST /oauth/token.
 func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
-	if err := readForm(w, r); err != nil {
+	request, response, err := s.tokens(w, r)
+	if err != nil {
+		s.cfg.Metrics.Tokens(ctx, r.PostForm.Get("grant_type"), errorOf(err).ErrorField)
 		s.refuse(w, r, err)
 		return
+	}
+	outcome := metrics.Issued
+	if sess, ok := request.GetSession().(*session); ok {
+		s.audit(ctx, "token.issued", r.PostForm.Get("grant_type"), &sess.grant)
+		if sess.again != nil {
+			outcome = metrics.Repeated
+		}
+	}
+	s.cfg.Metrics.Tokens(ctx, r.PostForm.Get("grant_type"), outcome)
+	s.provider.WriteAccessResponse(ctx, w, request, response)
+}
+
+// tokens checks a token request and carries it out.
+func (s *Service) tokens(w http.ResponseWriter, r *http.Request) (fosite.AccessRequester, fosite.AccessResponder, error) {
+	ctx := r.Context()
+	if err := readForm(w, r); err != nil {
+		return nil, nil, err
 	}
 	switch grant := r.PostForm.Get("grant_type"); grant {
 	case "authorization_code", "refresh_token":
 	case "":
-		s.refuse(w, r, fosite.ErrInvalidRequest.WithHint("grant_type is missing."))
-		return
+		return nil, nil, fosite.ErrInvalidRequest.WithHint("grant_type is missing.")
 	default:
-		s.refuse(w, r, fosite.ErrUnsupportedGrantType.WithHint("The grant types are authorization_code and refresh_token."))
-		return
+		return nil, nil, fosite.ErrUnsupportedGrantType.WithHint("The grant types are authorization_code and refresh_token.")
 	}
 	request, err := s.provider.NewAccessRequest(ctx, r, newSession(store.Grant{}))
 	if err != nil {
-		s.refuse(w, r, s.raced(ctx, r, err))
-		return
+		return nil, nil, s.raced(ctx, r, err)
 	}
 	response, err := s.provider.NewAccessResponse(ctx, request)
 	if err != nil {
-		s.refuse(w, r, s.raced(ctx, r, err))
-		return
+		return nil, nil, s.raced(ctx, r, err)
 	}
-	if sess, ok := request.GetSession().(*session); ok {
-		s.audit(ctx, "token.issued", r.PostForm.Get("grant_type"), &sess.grant)
-	}
-	s.provider.WriteAccessResponse(ctx, w, request, response)
+	return request, response, nil
 }
 
 // raced turns a code that another request consumed at the same time into what it

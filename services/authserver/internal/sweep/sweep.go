@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/store"
 )
 
@@ -24,8 +25,10 @@ type Sweeper struct {
 	Policy   store.SweepPolicy
 	Interval time.Duration
 	// Wake tells the outbox that there is work.
-	Wake   func()
-	Logger *slog.Logger
+	Wake func()
+	// Metrics may be nil.
+	Metrics *metrics.Recorder
+	Logger  *slog.Logger
 }
 
 // Run sweeps until ctx ends. A store that is down is logged and tried again.
@@ -41,6 +44,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 			s.Logger.InfoContext(ctx, "swept", slog.Int64("requests", swept.Requests), slog.Int64("grants", swept.Grants),
 				slog.Int64("records", swept.Records), slog.Int64("clients", swept.Clients), slog.Int64("keys", swept.Keys))
 		}
+		s.Metrics.LoginFinished(ctx, metrics.Abandoned, swept.Requests)
 		if swept.Requests+swept.Grants > 0 {
 			s.Wake()
 		}
