@@ -20,6 +20,7 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/connections"
 	"chatelaine.dev/services/tokenbroker/internal/credential"
 	"chatelaine.dev/services/tokenbroker/internal/deployment"
+	"chatelaine.dev/services/tokenbroker/internal/inventory"
 	"chatelaine.dev/services/tokenbroker/internal/login"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
 	"chatelaine.dev/services/tokenbroker/internal/refresh"
@@ -75,11 +76,16 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.sealer = seal.NewSealer(keys)
-	s.recorder = audit.NewRecorder(s.store, cfg.Telemetry.Logger)
+	if s.recorder, err = audit.NewCountingRecorder(s.store, cfg.Telemetry.Logger, cfg.Telemetry.Meter); err != nil {
+		return nil, err
+	}
 	if s.source, err = s.newSource(); err != nil {
 		return nil, err
 	}
 	s.addBackground()
+	if err := s.addInventory(); err != nil {
+		return nil, err
+	}
 	s.addKeyCheck()
 	if err := s.addServices(); err != nil {
 		return nil, err
@@ -145,6 +151,18 @@ func (s *Server) addBackground() {
 	s.add("refresh", s.refresher.Run)
 	s.add("feed", s.feed.Run)
 	s.add("sweep", sweeper.Run)
+}
+
+// addInventory makes the gauges of what is stored and what waits.
+func (s *Server) addInventory() error {
+	stock, err := inventory.New(inventory.Config{
+		Store: s.store, Queued: s.revoker.Queued, Meter: s.cfg.Telemetry.Meter, Logger: s.cfg.Telemetry.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	s.add("inventory", stock.Run)
+	return nil
 }
 
 // findProvider returns the provider of that name if it has that realm.

@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
 
 	"chatelaine.dev/internal/fault"
@@ -73,15 +76,28 @@ type Store interface {
 	InsertAudit(ctx context.Context, records ...Record) error
 }
 
-// Recorder keeps records and logs them. It is safe for concurrent use.
+// Recorder keeps records, logs and counts them. It is safe for concurrent use.
 type Recorder struct {
-	store Store
-	log   *slog.Logger
+	store   Store
+	log     *slog.Logger
+	counter metric.Int64Counter
 }
 
-// NewRecorder returns a recorder.
+// NewRecorder returns a recorder that counts nothing.
 func NewRecorder(store Store, log *slog.Logger) *Recorder {
-	return &Recorder{store: store, log: log}
+	return &Recorder{store: store, log: log, counter: noop.Int64Counter{}}
+}
+
+// NewCountingRecorder returns a recorder that counts records by action, outcome,
+// provider and backend.
+func NewCountingRecorder(store Store, log *slog.Logger, meter metric.MeterProvider) (*Recorder, error) {
+	counter, err := meter.Meter("chatelaine.dev/services/tokenbroker/internal/audit").Int64Counter(
+		"chatelaine.tokenbroker.audit.records", metric.WithUnit("{record}"),
+		metric.WithDescription("Audit records: what was done, by action, outcome, provider and backend."))
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "cannot make the audit metric")
+	}
+	return &Recorder{store: store, log: log, counter: counter}, nil
 }
 
 // Record inserts the record and logs it. When it fails, what the record is
@@ -95,7 +111,7 @@ func (r *Recorder) Record(ctx context.Context, rec Record) error {
 	return nil
 }
 
-// Log writes the line of a record that the store already has.
+// Log writes the line of a record that the store already has, and counts it.
 func (r *Recorder) Log(ctx context.Context, rec Record) {
 	rec = rec.Complete(ctx)
 	attrs := make([]slog.Attr, 0, 10)
@@ -116,6 +132,17 @@ func (r *Recorder) Log(ctx context.Context, rec Record) {
 		}
 	}
 	r.log.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...) // the handler adds trace_id
+	r.count(ctx, &rec)
+}
+
+func (r *Recorder) count(ctx context.Context, rec *Record) {
+	backend := rec.Backend
+	if rec.Strategy == "" { // not one of the configuration's: it could be any text
+		backend = ""
+	}
+	r.counter.Add(ctx, 1, metric.WithAttributes(
+		attribute.String("action", string(rec.Action)), attribute.String("outcome", rec.Outcome),
+		attribute.String("provider", rec.Provider), attribute.String("backend", backend)))
 }
 
 // Complete returns the record with the peer's name and the trace id of ctx

@@ -6,8 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"testing"
 
+	"go.opentelemetry.io/otel/attribute"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/trace"
 
 	"chatelaine.dev/internal/fault"
@@ -71,5 +75,40 @@ func TestOutcomesAreReasons(t *testing.T) {
 		if got := audit.Outcome(err); got != want {
 			t.Errorf("outcome of %v = %q, want %q", err, got, want)
 		}
+	}
+}
+
+// Rates of what was done need labels that cannot grow without bound.
+func TestRecordsAreCountedByWhatIsConfigured(t *testing.T) {
+	t.Parallel()
+	reader := sdkmetric.NewManualReader()
+	r, err := audit.NewCountingRecorder(&memory{}, slog.New(slog.DiscardHandler), sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued := audit.Record{
+		Action: audit.CredentialIssued, Outcome: audit.Success, Backend: "repos", Strategy: "upstreamInject",
+		Provider: "octohub", UserID: "usr_1", SessionID: "ses_1", ClientID: "agent", ConnectionID: "con_1",
+	}
+	guessed := audit.Record{Action: audit.CredentialRefused, Outcome: "BACKEND_UNKNOWN", Backend: "guessed"}
+	for _, rec := range []audit.Record{issued, issued, guessed} {
+		if err := r.Record(t.Context(), rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &all); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for _, p := range all.ScopeMetrics[0].Metrics[0].Data.(metricdata.Sum[int64]).DataPoints {
+		got[p.Attributes.Encoded(attribute.DefaultEncoder())] = p.Value
+	}
+	want := map[string]int64{
+		"action=credential.issued,backend=repos,outcome=success,provider=octohub": 2,
+		"action=credential.refused,backend=,outcome=BACKEND_UNKNOWN,provider=":    1,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
 	}
 }

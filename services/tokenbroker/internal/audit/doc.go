@@ -10,7 +10,8 @@
 // because the gateway asks once per session, backend and lifetime of a
 // credential, not once per call.
 //
-//	what happened ──▶ New(ctx, …) ──▶ Recorder.Record ──▶ table, then log line
+//	a Record ──▶ Recorder.Record ──▶ table ──▶ Recorder.Log ──▶ log line, counter
+//	a change ──▶ table, in its transaction ──▶ Recorder.Log
 //
 // What it leaves out: reading records (the store lists them, ConnectionService
 // serves them) and retention (package sweep).

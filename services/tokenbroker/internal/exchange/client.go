@@ -67,6 +67,8 @@ type Client struct {
 	digest   [32]byte
 	cache    *Cache
 	client   *endpoint.Client
+	name     string
+	observer *endpoint.Observer
 	flight   singleflight.Group
 	// post says that the service wants client_secret_post: it refused Basic.
 	post atomic.Bool
@@ -74,7 +76,9 @@ type Client struct {
 
 // New prepares an exchange. It makes no request. Errors are those of the secret.
 func New(strategy *config.TokenExchangeStrategy, cfg Config) (*Client, error) {
-	c := &Client{strategy: strategy, cache: cfg.Cache, digest: digest(strategy)}
+	c := &Client{
+		strategy: strategy, cache: cfg.Cache, digest: digest(strategy), name: cfg.Name, observer: cfg.Observer,
+	}
 	if strategy.ClientSecret != nil {
 		var err error
 		if c.secret, err = cfg.Secrets.Resolve(*strategy.ClientSecret); err != nil {
@@ -112,9 +116,16 @@ func digest(s *config.TokenExchangeStrategy) [32]byte {
 // reason.UpstreamRefused; Unavailable with reason.UpstreamUnavailable.
 func (c *Client) Token(ctx context.Context, s Subject) (Token, error) {
 	k := key{s.Key, c.digest}
-	if token, refusal, ok := c.cache.get(k, s.Version); ok {
-		return token, refusal
+	token, err, cached := c.cache.get(k, s.Version)
+	if !cached {
+		token, err = c.fetch(ctx, k, s)
 	}
+	c.observer.Exchanged(ctx, c.name, cached, err)
+	return token, err
+}
+
+// fetch shares one exchange among all callers with the same subject and version.
+func (c *Client) fetch(ctx context.Context, k key, s Subject) (Token, error) {
 	done := c.flight.DoChan(s.Key+"\x00"+strconv.FormatInt(s.Version, 10), func() (any, error) {
 		// Callers come and go; the exchange belongs to none of them.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTimeout)

@@ -130,7 +130,7 @@ func New(cfg Config) *Refresher {
 		cfg.Meter = noop.NewMeterProvider()
 	}
 	attempts, err := cfg.Meter.Meter("chatelaine.dev/services/tokenbroker/internal/refresh").Int64Counter(
-		"chatelaine.refresh.attempts", metric.WithUnit("{attempt}"),
+		"chatelaine.tokenbroker.refresh.attempts", metric.WithUnit("{attempt}"),
 		metric.WithDescription("Attempts at renewing connections, by provider and outcome."))
 	if err != nil { // the API's contract: what came back counts nothing
 		cfg.Logger.Error("renewals are not counted", fault.Attr(err))

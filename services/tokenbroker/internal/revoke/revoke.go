@@ -96,6 +96,9 @@ func (r *Revoker) Add(req Request) {
 	}
 }
 
+// Queued returns how many revocations wait.
+func (r *Revoker) Queued() int { return len(r.queue) }
+
 // Run revokes until ctx ends, then what is queued for at most five seconds.
 func (r *Revoker) Run(ctx context.Context) error {
 	var wg sync.WaitGroup

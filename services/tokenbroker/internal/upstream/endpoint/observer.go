@@ -18,24 +18,47 @@ import (
 const scope = "chatelaine.dev/services/tokenbroker/internal/upstream"
 
 // Observer makes one span and one measurement of each request: rate, errors and
-// duration by server and operation. A nil Observer does nothing.
+// duration by server and operation. It also counts exchanged tokens, cached ones
+// too. A nil Observer does nothing.
 type Observer struct {
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
 	duration   metric.Float64Histogram
+	exchanges  metric.Int64Counter
 }
 
 // NewObserver returns an observer. The propagator may be nil: then servers are
 // not told the trace.
 func NewObserver(tp trace.TracerProvider, mp metric.MeterProvider, p propagation.TextMapPropagator) (*Observer, error) {
-	duration, err := mp.Meter(scope).Float64Histogram("chatelaine.upstream.request.duration",
+	meter := mp.Meter(scope)
+	duration, err := meter.Float64Histogram("chatelaine.tokenbroker.upstream.request.duration",
 		metric.WithUnit("s"),
 		metric.WithDescription("Duration of requests to identity providers and token services."),
 		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "cannot make the upstream metrics")
 	}
-	return &Observer{tracer: tp.Tracer(scope), propagator: p, duration: duration}, nil
+	exchanges, err := meter.Int64Counter("chatelaine.tokenbroker.exchanges", metric.WithUnit("{exchange}"),
+		metric.WithDescription("Exchanged tokens that were needed, by configuration, by source (cache or service) and by outcome."))
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "cannot make the upstream metrics")
+	}
+	return &Observer{tracer: tp.Tracer(scope), propagator: p, duration: duration, exchanges: exchanges}, nil
+}
+
+// Exchanged counts what a configuration's exchange came to. cached says that the
+// token service was not asked.
+func (o *Observer) Exchanged(ctx context.Context, configuration string, cached bool, err error) {
+	if o == nil {
+		return
+	}
+	source := "service"
+	if cached {
+		source = "cache"
+	}
+	o.exchanges.Add(context.WithoutCancel(ctx), 1, metric.WithAttributes(
+		attribute.String("configuration", configuration), attribute.String("source", source),
+		attribute.String("outcome", outcome(err))))
 }
 
 func (o *Observer) start(ctx context.Context, server, operation string) (context.Context, func(error)) {
