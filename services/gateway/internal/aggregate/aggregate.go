@@ -21,6 +21,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate/lru"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
+	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sessionid"
 )
 
@@ -155,6 +156,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok { // only a mistake in the wiring leaves a request without a caller
 		h.logger.ErrorContext(r.Context(), "request without a caller")
 		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	if name := era.Ambiguous(r.Header); name != "" {
+		accesslog.From(r.Context()).Fail(accesslog.OutcomeRefused, "header")
+		writeError(w, http.StatusBadRequest, nil, jsonrpc.CodeHeaderMismatch, "the header "+name+" has more than one value", nil)
 		return
 	}
 	switch r.Method {

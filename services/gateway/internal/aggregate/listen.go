@@ -29,8 +29,6 @@ const (
 	// twice as late as the time before, up to reopenMax.
 	reopenMin = 500 * time.Millisecond
 	reopenMax = 30 * time.Second
-	// expiryLeeway is that of the token checks.
-	expiryLeeway = time.Minute
 )
 
 // listen opens the stream of what backends say unasked (MCP 2025-11-25,
@@ -51,12 +49,6 @@ func (h *Handler) listen(w http.ResponseWriter, r *http.Request, who *caller.Cal
 		h.refuse(w, r, err)
 		return
 	}
-	ctx := r.Context()
-	if !who.ExpiresAt.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, who.ExpiresAt.Add(expiryLeeway))
-		defer cancel()
-	}
 	q := &request{
 		who: who, msg: &jsonrpc.Message{}, session: s, hello: s.hello,
 		link: &sessionLink{sessions: h.sessions, session: s, who: who},
@@ -71,15 +63,16 @@ func (h *Handler) listen(w http.ResponseWriter, r *http.Request, who *caller.Cal
 		from = *token
 	}
 	if from.Backend != "" {
-		h.resume(ctx, w, r, q, &from)
+		h.resume(w, r, q, &from)
 		return
 	}
 	l := &listener{handler: h, request: q, positions: from.Positions, open: make(chan struct{}), offers: make(chan bool)}
-	l.serve(ctx, w, r)
+	l.serve(w, r)
 }
 
 // resume gives a client the rest of a call's stream.
-func (h *Handler) resume(ctx context.Context, w http.ResponseWriter, r *http.Request, q *request, from *eventToken) {
+func (h *Handler) resume(w http.ResponseWriter, r *http.Request, q *request, from *eventToken) {
+	ctx := r.Context()
 	b, ok := h.deployment.Backend(from.Backend)
 	peer := q.session.known(from.Backend)
 	if !ok || peer == nil {
@@ -123,16 +116,16 @@ type listener struct {
 	positions map[string]string
 }
 
-func (l *listener) serve(ctx context.Context, w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+func (l *listener) serve(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
 	l.positions = maps.Clone(l.positions)
 	if l.positions == nil {
 		l.positions = make(map[string]string)
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()
+	defer cancel(nil)
 	asked := 0
 	for name, peer := range l.request.session.peers() {
 		b, ok := l.handler.deployment.Backend(name)
@@ -142,12 +135,16 @@ func (l *listener) serve(ctx context.Context, w http.ResponseWriter, r *http.Req
 		asked++
 		last := l.positions[name]
 		wg.Go(func() {
-			if l.follow(ctx, b, peer, last) { // the client is to find out why, and initialise or log in again
-				cancel()
+			if err := l.follow(ctx, b, peer, last); err != nil { // the client is to find out why, and initialise or log in again
+				cancel(err)
 			}
 		})
 	}
 	if !l.offered(ctx, asked) {
+		if err, ours := fault.As(context.Cause(ctx)); ours { // 405 would mean that there are no streams
+			l.handler.refuse(w, r, err)
+			return
+		}
 		methodNotAllowed(w, r)
 		return
 	}
@@ -197,8 +194,8 @@ func (l *listener) beat(ctx context.Context) {
 }
 
 // follow passes one backend's stream on, and opens it again when it ends. It
-// reports whether the client's session, or its login, has ended.
-func (l *listener) follow(ctx context.Context, b *config.Backend, peer *mcpclient.Peer, last string) (over bool) {
+// returns an error when the client's session, or its login, has ended.
+func (l *listener) follow(ctx context.Context, b *config.Backend, peer *mcpclient.Peer, last string) error {
 	said := false
 	say := func(yes bool) {
 		if said {
@@ -221,7 +218,7 @@ func (l *listener) follow(ctx context.Context, b *config.Backend, peer *mcpclien
 			}
 			if err == nil && peer.Stateless() {
 				say(false)
-				return false
+				return nil
 			}
 		case err == nil && mcpclient.IsStream(resp) && resp.StatusCode == http.StatusOK:
 			say(true)
@@ -231,22 +228,21 @@ func (l *listener) follow(ctx context.Context, b *config.Backend, peer *mcpclien
 			_ = resp.Body.Close()
 			if !again(resp.StatusCode) {
 				say(false)
-				return false
+				return nil
 			}
 		}
 		if ctx.Err() != nil {
-			return false
+			return nil
 		}
 		if err != nil {
 			if isFatal(err) {
-				say(false)
-				return true
+				return err
 			}
 			l.handler.logger.DebugContext(ctx, "backend's stream is interrupted", slog.String("backend", b.Name), fault.Attr(err))
 		}
 		select {
 		case <-ctx.Done():
-			return false
+			return nil
 		case <-time.After(wait):
 			wait = min(2*wait, reopenMax)
 		}

@@ -19,7 +19,7 @@ import (
 	"chatelaine.dev/internal/telemetry"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/gateway/internal/credentials"
-	"chatelaine.dev/services/gateway/internal/drain"
+	"chatelaine.dev/services/gateway/internal/streams"
 )
 
 // Program is the gateway's command line.
@@ -70,9 +70,12 @@ func Serve(ctx context.Context, flags *Flags) error {
 	defer func() { _ = conn.Close() }() // nothing is left to be said on it
 
 	health := telemetry.NewHealth(tel.Logger)
-	drainer := drain.New()
+	open, err := streams.New(streams.Config{MaxPerCaller: flags.MaxStreams, Telemetry: tel})
+	if err != nil {
+		return err
+	}
 	gateway, err := New(Config{
-		Flags: flags, Set: set, Broker: conn, Secrets: secret.NewResolver(), Telemetry: tel, Drainer: drainer,
+		Flags: flags, Set: set, Broker: conn, Secrets: secret.NewResolver(), Telemetry: tel, Streams: open,
 	})
 	if err != nil {
 		return err
@@ -80,7 +83,11 @@ func Serve(ctx context.Context, flags *Flags) error {
 	public := process.HTTPServer{
 		Address: flags.PublicAddress, Handler: gateway.Handler, Logger: tel.Logger,
 		DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout,
-		OnDrain: func() { health.Drain(); drainer.Begin() },
+		OnDrain: func() {
+			health.Drain()
+			// Not before load balancers have noticed: clients would come back to us.
+			time.AfterFunc(flags.DrainDelay, open.Drain)
+		},
 	}
 	admin := process.HTTPServer{
 		Address: flags.AdminAddress, Handler: tel.AdminHandler(health), Logger: tel.Logger, WriteTimeout: time.Minute,
@@ -95,7 +102,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	group := process.Group{Logger: tel.Logger, StopTimeout: flags.DrainDelay + flags.DrainTimeout + 5*time.Second}
 	group.Add("public", public.Run)
 	group.Add("admin", admin.Run)
-	group.Add("credentials", gateway.Credentials.Run)
+	group.AddLast("credentials", gateway.Credentials.Run) // requests that still run hear of their session's end
 	group.Add("telemetry", tel.Task)
 	return group.Run(ctx)
 }

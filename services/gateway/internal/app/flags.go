@@ -30,6 +30,7 @@ type Flags struct {
 	RequiredScope  []string                 `placeholder:"SCOPE" help:"Scope that every access token must have (repeatable)."`
 	AllowedHost    []string                 `placeholder:"HOST" help:"Value of the header Host to accept beside the audience's (repeatable)."`
 	AllowedOrigin  []string                 `placeholder:"ORIGIN" help:"Origin of browser clients to accept beside the audience's and loopback (repeatable; * is any)."`
+	MaxStreams     int                      `default:"64" help:"Most streams of messages that one login session may have open at a time (${default})."`
 	MaxBodyBytes   int64                    `default:"4194304" help:"Largest request that is read, in bytes (${default})."`
 	DrainDelay     time.Duration            `default:"0s" help:"How long requests are still taken after a stop was asked for, for load balancers to notice."`
 	DrainTimeout   time.Duration            `default:"15s" help:"How long running requests may take to finish after that (${default})."`
@@ -39,7 +40,7 @@ type Flags struct {
 func (f *Flags) check(backends func(string) bool) error {
 	for name, positive := range map[string]bool{
 		"max-unwatched": f.MaxUnwatched > 0, "backend-timeout": f.BackendTimeout > 0,
-		"max-body-bytes": f.MaxBodyBytes > 0, "drain-timeout": f.DrainTimeout > 0,
+		"max-body-bytes": f.MaxBodyBytes > 0, "max-streams": f.MaxStreams > 0, "drain-timeout": f.DrainTimeout > 0,
 	} {
 		if !positive {
 			return fault.Newf(fault.Invalid, "--%s must be greater than zero", name)

@@ -3,7 +3,6 @@ package app
 import (
 	"log/slog"
 	"net/http"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -20,11 +19,11 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/credentials"
-	"chatelaine.dev/services/gateway/internal/drain"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/passthrough"
 	"chatelaine.dev/services/gateway/internal/resource"
 	"chatelaine.dev/services/gateway/internal/sessionid"
+	"chatelaine.dev/services/gateway/internal/streams"
 )
 
 // Config makes a Gateway. All fields are required.
@@ -36,8 +35,8 @@ type Config struct {
 	Broker    grpc.ClientConnInterface
 	Secrets   *secret.Resolver
 	Telemetry *telemetry.Telemetry
-	// Drainer ends long streams when the server stops.
-	Drainer *drain.Drainer
+	// Streams of messages, which end when the server stops.
+	Streams *streams.Streams
 }
 
 // New makes the gateway. It makes no call.
@@ -101,7 +100,7 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 		b := &d.Backends[i]
 		mux.Handle("/mcp/"+b.Name, log.Wrap(b.Name, p.resources.Protect(b.Name, passthrough.New(passthrough.Config{
 			Backend: b, Backends: p.backends, Sessions: sessionid.NewSealer(p.ring), Challenger: p.resources,
-			Drainer: cfg.Drainer, MaxBody: cfg.Flags.MaxBodyBytes,
+			Streams: cfg.Streams, MaxBody: cfg.Flags.MaxBodyBytes,
 		}))))
 	}
 	aggregated, err := aggregate.New(aggregate.Config{
@@ -114,7 +113,7 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux.Handle("/mcp", log.Wrap("aggregate", p.resources.Protect("", cfg.Drainer.Streams(limited(aggregated, cfg.Flags.MaxBodyBytes)))))
+	mux.Handle("/mcp", log.Wrap("aggregate", p.resources.Protect("", cfg.Streams.Wrap("aggregate", limited(aggregated, cfg.Flags.MaxBodyBytes)))))
 	mux.HandleFunc("/mcp/", func(w http.ResponseWriter, _ *http.Request) {
 		jsonrpc.WriteError(w, http.StatusNotFound, nil, jsonrpc.CodeInvalidRequest, "there is no such backend")
 	})
@@ -143,41 +142,14 @@ func newCredentials(cfg *Config) (*credentials.Manager, error) {
 	return credentials.New(c)
 }
 
-// keysTimeout bounds one request for the issuer's keys or metadata.
-const keysTimeout = 5 * time.Second
-
-// newVerifier returns nil in anonymous mode. Our own issuer writes RFC 9068
-// access tokens; others may predate that.
+// newVerifier returns nil in anonymous mode.
 func newVerifier(cfg *Config, dials outbound.Dials) (resource.Verifier, error) {
 	d := cfg.Set.Deployment()
 	if d.Mode == config.ModeAnonymous {
 		return nil, nil // no tokens, nothing to verify them
 	}
-	issuer := d.Issuer
-	client := outbound.Config{Timeout: keysTimeout, Dials: dials, Policy: outbound.Policy{
-		AllowPrivate: issuer.AllowPrivateIPs, AllowLoopback: true, // the operator wrote the URL
-	}, Tracer: cfg.Telemetry.Tracer, Propagator: cfg.Telemetry.Propagator}
-	if cfg.Flags.JWKSURL != "" || d.Mode == config.ModeAuthServer {
-		client.Policy = outbound.Trusted()
-	}
-	if issuer.CABundle != nil {
-		pem, err := cfg.Secrets.Resolve(*issuer.CABundle)
-		if err != nil {
-			return nil, fault.Wrap(fault.KindOf(err), err, "the issuer's CA bundle: "+err.Error())
-		}
-		if client.RootCAs, err = backend.Roots(pem); err != nil {
-			return nil, fault.Wrap(fault.Invalid, err, "the issuer's CA bundle: "+err.Error())
-		}
-	}
-	v := bearer.Config{
-		Issuer: issuer.URL, JWKSURL: issuer.JWKSURL, Client: outbound.New(client),
-		Algorithms: bearer.Asymmetric(),
-	}
-	if cfg.Flags.JWKSURL != "" {
-		v.JWKSURL = cfg.Flags.JWKSURL
-	}
-	if d.Mode == config.ModeAuthServer {
-		v.Type = bearer.TypeAccessToken
-	}
-	return bearer.New(v)
+	return bearer.ForIssuer(bearer.IssuerConfig{
+		Issuer: *d.Issuer, Ours: d.Mode == config.ModeAuthServer, JWKSURL: cfg.Flags.JWKSURL,
+		Secrets: cfg.Secrets, Dials: dials, Tracer: cfg.Telemetry.Tracer, Propagator: cfg.Telemetry.Propagator,
+	})
 }

@@ -237,11 +237,23 @@ func (b *body) Close() error {
 	return err
 }
 
-// discardLimit is what is read of an answer that nobody wants, so that its
-// connection can be used again.
-const discardLimit = 4 << 10
+const (
+	// discardLimit is what is read, in bytes, of an answer that nobody wants, so
+	// that its connection can be used again; discardTime is how long that may take.
+	discardLimit = 4 << 10
+	discardTime  = 50 * time.Millisecond
+)
 
 func discard(resp *http.Response) {
+	stop := func() { _ = resp.Body.Close() }
+	if b, ok := resp.Body.(*body); ok {
+		stop = func() { b.cancel(errDiscarded) }
+	}
+	timer := time.AfterFunc(discardTime, stop)
 	_, _ = io.CopyN(io.Discard, resp.Body, discardLimit)
+	timer.Stop()
 	_ = resp.Body.Close()
 }
+
+// errDiscarded is the cause of a context whose answer nobody wants.
+var errDiscarded = errors.New("the answer is not needed")

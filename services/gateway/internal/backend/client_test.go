@@ -412,3 +412,25 @@ func TestEveryReasonIsExplained(t *testing.T) {
 		t.Errorf("unknown error: %+v", e)
 	}
 }
+
+func TestABackendThatRefusesAndStallsDoesNotHoldTheRequest(t *testing.T) {
+	t.Parallel()
+	hang := make(chan struct{})
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		w.WriteHeader(http.StatusUnauthorized)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+		}
+	})
+	t.Cleanup(func() { close(hang) })
+	b := entryFor(s.URL)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err := newClient(t, b, &fakeCredentials{}, nil).Do(ctx, caller.AnonymousCaller(), &b, post())
+	if fault.ReasonOf(err) != ReasonRejected {
+		t.Errorf("error %v, want %s", err, ReasonRejected)
+	}
+}

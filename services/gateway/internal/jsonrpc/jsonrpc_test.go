@@ -246,7 +246,7 @@ func BenchmarkParse(b *testing.B) {
 func TestEscapedLineEndsAreTheSameMessage(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		`{"a":"plain – “text”"}`:          `{"a":"plain – “text”"}`,
+		`{"a":"plain – “text”"}`:           `{"a":"plain – “text”"}`,
 		"{\"a\":\"x\u2028y\u2029\u0085\"}": `{"a":"x\u2028y\u2029\u0085"}`,
 	} {
 		got := EscapeLineEnds([]byte(in))

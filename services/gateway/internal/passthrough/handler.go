@@ -3,21 +3,20 @@ package passthrough
 import (
 	"context"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/accesslog"
+	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
-	"chatelaine.dev/services/gateway/internal/drain"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sessionid"
+	"chatelaine.dev/services/gateway/internal/streams"
 )
 
 // DefaultMaxBody bounds a request's body in bytes.
@@ -38,11 +37,11 @@ type Challenger interface {
 type Config struct {
 	// Backend that is served. Required.
 	Backend *config.Backend
-	// Backends, Sessions, Challenger and Drainer are required.
+	// Backends, Sessions, Challenger and Streams are required.
 	Backends   Backends
 	Sessions   *sessionid.Sealer
 	Challenger Challenger
-	Drainer    *drain.Drainer
+	Streams    *streams.Streams
 	// MaxBody bounds a request's body in bytes; zero means DefaultMaxBody.
 	MaxBody int64
 }
@@ -93,6 +92,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.who = who
+	if name := era.Ambiguous(r.Header); name != "" {
+		x.rec.Fail(accesslog.OutcomeRefused, "header")
+		x.refuse(http.StatusBadRequest, jsonrpc.CodeHeaderMismatch, "the header "+name+" has more than one value")
+		return
+	}
 	x.stateless = r.Header.Get(headerVersion) >= firstStateless
 	switch r.Method {
 	case http.MethodPost:
@@ -112,24 +116,25 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// listen opens the backend's stream of messages, for as long as the token that
-// it was opened with is good.
+// listen opens the backend's stream of messages.
 func (x *exchange) listen() {
 	if !x.openSession() {
 		return
 	}
-	ctx, detach := x.h.cfg.Drainer.Attach(x.r.Context())
-	defer detach()
-	if !x.who.ExpiresAt.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, x.who.ExpiresAt.Add(time.Minute), errTokenExpired())
-		defer cancel()
-	}
-	x.forward(ctx, nil)
+	x.forwardStream(nil)
 }
 
-func errTokenExpired() error {
-	return fault.New(fault.Unauthenticated, "the access token has expired").WithReason("TOKEN_EXPIRED")
+// forwardStream is forward for what lasts as long as the client likes.
+func (x *exchange) forwardStream(body []byte) {
+	ctx, done, err := x.h.cfg.Streams.Open(x.r.Context(), x.who, x.h.cfg.Backend.Name)
+	if err != nil {
+		x.rec.Fail(accesslog.OutcomeRefused, fault.ReasonOf(err))
+		streams.SetRetryAfter(x.w.Header(), err)
+		x.refuse(fault.KindOf(err).HTTPStatus(), jsonrpc.CodeUnavailable, fault.From(err).Error())
+		return
+	}
+	defer done()
+	x.forward(ctx, body)
 }
 
 func (x *exchange) post() {
@@ -153,13 +158,11 @@ func (x *exchange) post() {
 	if !x.readMessage(body) || !x.openSession() {
 		return
 	}
-	ctx := x.r.Context()
-	if x.message.Method == "subscriptions/listen" { // lasts as long as the client likes
-		var detach func()
-		ctx, detach = x.h.cfg.Drainer.Attach(ctx)
-		defer detach()
+	if x.message.Method == "subscriptions/listen" {
+		x.forwardStream(body)
+		return
 	}
-	x.forward(ctx, body)
+	x.forward(x.r.Context(), body)
 }
 
 // maxBatch bounds a batch; MCP has them in 2025-03-26 only.
@@ -236,7 +239,6 @@ func (x *exchange) forward(ctx context.Context, body []byte) {
 	if resp.StatusCode >= http.StatusInternalServerError {
 		x.rec.Fail(accesslog.OutcomeFailed, "backend_status")
 		if x.probing() {
-			_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
 			x.notFound()
 			return
 		}
@@ -275,7 +277,7 @@ func (x *exchange) refuse(status, code int, text string) {
 func (x *exchange) header() http.Header {
 	h := make(http.Header, 10)
 	for name, values := range x.r.Header {
-		if passes(name) {
+		if passes(name, x.stateless) {
 			h[name] = values
 		}
 	}
@@ -285,6 +287,7 @@ func (x *exchange) header() http.Header {
 	return h
 }
 
+// Names of headers, and the first version without sessions.
 const (
 	headerVersion  = "Mcp-Protocol-Version"
 	headerSession  = "Mcp-Session-Id"
@@ -294,11 +297,14 @@ const (
 	firstStateless = "2026-07-28"
 )
 
-func passes(name string) bool {
+// passes reports whether a header of the client's reaches the backend. What only
+// the stateless era has was compared with the body only there.
+func passes(name string, stateless bool) bool {
 	switch name {
-	case "Accept", "Accept-Language", "Content-Type", "User-Agent", "Last-Event-Id",
-		headerVersion, headerMethod, headerName:
+	case "Accept", "Accept-Language", "Content-Type", "User-Agent", "Last-Event-Id", headerVersion:
 		return true
+	case headerMethod, headerName:
+		return stateless
 	}
-	return strings.HasPrefix(name, prefixParam)
+	return stateless && strings.HasPrefix(name, prefixParam)
 }

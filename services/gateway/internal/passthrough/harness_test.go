@@ -25,11 +25,11 @@ import (
 	"chatelaine.dev/services/gateway/internal/accesslog"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/credentials"
-	"chatelaine.dev/services/gateway/internal/drain"
 	"chatelaine.dev/services/gateway/internal/gatewaytest"
 	"chatelaine.dev/services/gateway/internal/passthrough"
 	"chatelaine.dev/services/gateway/internal/resource"
 	"chatelaine.dev/services/gateway/internal/sessionid"
+	"chatelaine.dev/services/gateway/internal/streams"
 )
 
 // patience is how long a test waits for what must happen.
@@ -41,7 +41,7 @@ type gateway struct {
 	url      string
 	issuer   *gatewaytest.Issuer
 	broker   *gatewaytest.Broker
-	drainer  *drain.Drainer
+	streams  *streams.Streams
 	manager  *credentials.Manager
 	log      *lines
 	audience string
@@ -53,12 +53,13 @@ type options struct {
 	maxBody int64
 	// transport of the client, to count what it sends.
 	maxUnwatched time.Duration
+	maxStreams   int
 }
 
 // newGateway serves backends, given as name and handler.
 func newGateway(t testing.TB, opts options, backends map[string]http.Handler) *gateway {
 	t.Helper()
-	g := &gateway{t: t, issuer: gatewaytest.NewIssuer(t), broker: gatewaytest.NewBroker(t), drainer: drain.New(), log: &lines{}}
+	g := &gateway{t: t, issuer: gatewaytest.NewIssuer(t), broker: gatewaytest.NewBroker(t), log: &lines{}}
 	server := httptest.NewUnstartedServer(nil)
 	g.url = "http://" + server.Listener.Addr().String()
 	g.audience = g.url + "/mcp"
@@ -117,13 +118,15 @@ func (g *gateway) handler(d *config.Deployment, opts options) http.Handler {
 	must(err)
 	log, err := accesslog.New(tel)
 	must(err)
+	g.streams, err = streams.New(streams.Config{MaxPerCaller: opts.maxStreams, Telemetry: tel})
+	must(err)
 	mux := http.NewServeMux()
 	resources.Handle(mux)
 	for i := range d.Backends {
 		b := &d.Backends[i]
 		mux.Handle("/mcp/"+b.Name, log.Wrap(b.Name, resources.Protect(b.Name, passthrough.New(passthrough.Config{
 			Backend: b, Backends: client, Sessions: sessionid.NewSealer(ring), Challenger: resources,
-			Drainer: g.drainer, MaxBody: opts.maxBody,
+			Streams: g.streams, MaxBody: opts.maxBody,
 		}))))
 	}
 	return tel.Middleware(telemetry.HTTPConfig{Server: "public", Public: true, AccessLevel: slog.LevelDebug})(mux)

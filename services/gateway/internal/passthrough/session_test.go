@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"chatelaine.dev/internal/bearer"
 	"chatelaine.dev/services/gateway/internal/gatewaytest"
 )
 
@@ -236,7 +238,7 @@ func TestDrainEndsStreamsAndLetsCallsFinish(t *testing.T) {
 	defer stream.Body.Close()
 	call := g.open(t.Context(), "alice", http.MethodPost, "/mcp/repos", strings.NewReader(whoami), nil)
 	defer call.Body.Close()
-	g.drainer.Begin()
+	g.streams.Drain()
 	if rest, err := io.ReadAll(stream.Body); err != nil || len(rest) > 0 {
 		t.Errorf("the stream: %q %v", rest, err)
 	}
@@ -260,4 +262,56 @@ func TestClientThatGoesAwayCancelsTheBackend(t *testing.T) {
 	cancel()
 	<-gone
 	resp.Body.Close()
+}
+
+// endless answers with a stream that ends with the request.
+func endless(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	http.NewResponseController(w).Flush()
+	<-r.Context().Done()
+}
+
+func TestNoStreamOutlivesTheTokenThatItWasOpenedWith(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, options{}, map[string]http.Handler{"repos": http.HandlerFunc(endless)})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for method, header := range map[string]map[string]string{
+		http.MethodGet:  {},
+		http.MethodPost: statelessHeader("subscriptions/listen", ""),
+	} {
+		// Good for two seconds more, within the leeway of the clocks.
+		header["Authorization"] = "Bearer " + g.issuer.Token("alice", "session-of-alice", g.audience, gatewaytest.Claims{
+			"exp": time.Now().Add(2*time.Second - bearer.DefaultLeeway).Unix(),
+		})
+		resp := g.open(ctx, "", method, "/mcp/repos", strings.NewReader(stateless("subscriptions/listen", `"notifications":{},`)), header)
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d", method, resp.StatusCode)
+		}
+		if _, err := io.ReadAll(resp.Body); err != nil { // blocks for as long as the stream lives
+			t.Errorf("%s: the stream broke instead of ending: %v", method, err)
+		}
+		resp.Body.Close()
+	}
+}
+
+func TestStreamsOfOneCallerAreBounded(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, options{maxStreams: 1}, map[string]http.Handler{"repos": http.HandlerFunc(endless)})
+	open := func(subject, method string, header map[string]string) int {
+		resp := g.open(t.Context(), subject, method, "/mcp/repos", strings.NewReader(stateless("subscriptions/listen", `"notifications":{},`)), header)
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp.StatusCode
+	}
+	for _, subject := range []string{"alice", "bob"} {
+		if status := open(subject, http.MethodGet, nil); status != http.StatusOK {
+			t.Errorf("the first of %s: %d", subject, status)
+		}
+	}
+	if status := open("alice", http.MethodGet, nil); status != http.StatusTooManyRequests {
+		t.Errorf("a second one: %d, want 429", status)
+	}
+	if status := open("alice", http.MethodPost, statelessHeader("subscriptions/listen", "")); status != http.StatusTooManyRequests {
+		t.Errorf("a subscription beside it: %d, want 429", status)
+	}
 }

@@ -22,11 +22,6 @@ func mismatch(text string) *problem {
 // must not let them differ. Which versions, methods and Mcp-Param-* there are is
 // the backend's to say.
 func checkStateless(h http.Header, m *jsonrpc.Message) *problem {
-	for _, name := range [...]string{headerVersion, headerMethod, headerName} {
-		if len(h[name]) > 1 {
-			return mismatch("the header " + name + " is sent more than once")
-		}
-	}
 	if m.Method == "" {
 		return nil // an answer: its era is that of the session
 	}

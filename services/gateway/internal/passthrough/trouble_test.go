@@ -405,3 +405,48 @@ func TestStatelessHeadersMustSayWhatTheBodySays(t *testing.T) {
 		}
 	}
 }
+
+func TestNoHeaderMeansTwoThings(t *testing.T) {
+	t.Parallel()
+	backend := &counted{next: mcpServer(&mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true}, nil)}
+	g := newGateway(t, options{}, map[string]http.Handler{"repos": backend})
+	for _, header := range []http.Header{
+		{"Mcp-Protocol-Version": {"2025-11-25", "2026-07-28"}},
+		{"Mcp-Protocol-Version": {"2025-11-25, 2026-07-28"}},
+		{"Mcp-Session-Id": {"a", "b"}},
+		{"Mcp-Method": {"tools/call", "tools/list"}},
+		{"Mcp-Param-X": {"1", "2"}},
+		{"Last-Event-Id": {"1", "2"}},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/mcp/repos", strings.NewReader(whoami))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header = header
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", "Bearer "+g.token("alice"))
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("%v: %d, want 400", header, resp.StatusCode)
+		}
+	}
+	if n := len(backend.headers()); n != 0 {
+		t.Errorf("%d of them reached the backend", n)
+	}
+	// Outside of the stateless era nobody compares these with the body.
+	a := g.do("alice", http.MethodPost, "/mcp/repos", whoami, map[string]string{
+		"Mcp-Protocol-Version": "2025-11-25", "Mcp-Method": "tools/list", "Mcp-Name": "harmless", "Mcp-Param-X": "1",
+	})
+	if a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	for _, name := range []string{"Mcp-Method", "Mcp-Name", "Mcp-Param-X"} {
+		if got := backend.headers()[0].Get(name); got != "" {
+			t.Errorf("the backend of the session era got %s: %s", name, got)
+		}
+	}
+}

@@ -2,8 +2,24 @@ package era
 
 import (
 	"encoding/base64"
+	"net/http"
 	"strings"
 )
+
+// Ambiguous returns the name of a header of the transport that one reader takes
+// for something else than the next: one that is sent more than once, or a
+// protocol version that is a list. It is empty when there is none. Which era a
+// request belongs to must not depend on who looks.
+func Ambiguous(h http.Header) string {
+	for name, values := range h {
+		switch {
+		case !strings.HasPrefix(name, "Mcp-") && name != "Last-Event-Id":
+		case len(values) > 1, name == "Mcp-Protocol-Version" && strings.ContainsAny(values[0], ", \t"):
+			return name
+		}
+	}
+	return ""
+}
 
 // Values of Mcp-Name and Mcp-Param-* that HTTP cannot carry are wrapped (MCP
 // 2026-07-28, Streamable HTTP, Value Encoding).
