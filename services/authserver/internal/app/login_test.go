@@ -427,7 +427,7 @@ func TestAQuestionThatAnotherTabHasRaisedIsNotUndone(t *testing.T) {
 		s := newSystem(t)
 		c, b := s.client(), s.browser()
 		second := b.get(s.broker.SignIn(t, c.approve(b), "alice"))
-		s.broker.Meanwhile(func() { s.exec(raise) })
+		s.broker.During("RedeemCode", func() { s.exec(raise) })
 		p := b.get(s.broker.SignIn(t, second.location, "alice"))
 		wantStatus(t, p, http.StatusSeeOther)
 		wantStatus(t, b.get(p.location), http.StatusOK, "mallory")

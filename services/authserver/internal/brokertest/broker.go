@@ -39,7 +39,7 @@ type Broker struct {
 	calls     map[string]int
 	life      time.Duration
 	nameAs    string
-	meanwhile func()
+	during    map[string]func()
 }
 
 type session struct {
@@ -60,7 +60,7 @@ type upstreamCode struct {
 func New(providers ...*brokerv1.Provider) *Broker {
 	return &Broker{
 		providers: providers, sessions: map[string]*session{}, codes: map[string]upstreamCode{},
-		accounts: map[string]string{}, calls: map[string]int{}, life: SessionLife,
+		accounts: map[string]string{}, calls: map[string]int{}, life: SessionLife, during: map[string]func(){},
 	}
 }
 
@@ -88,6 +88,12 @@ func Octohub(issuer string) *brokerv1.Provider {
 func (b *Broker) Serve(t testing.TB) brokerv1.LoginServiceClient {
 	t.Helper()
 	ca := rpctest.NewCA(t)
+	return brokerv1.NewLoginServiceClient(ca.Dial(b.Listen(t, ca), "tokenbroker", nil, "authserver"))
+}
+
+// Listen runs the broker under an authority and returns its address.
+func (b *Broker) Listen(t testing.TB, ca *rpctest.CA) (address string) {
+	t.Helper()
 	server, err := rpc.NewServer(rpc.ServerConfig{
 		TLS: ca.TLS("tokenbroker"), Telemetry: telemetry.Discard(),
 		Peers: map[string][]string{brokerv1.LoginService_ServiceDesc.ServiceName: {"authserver"}},
@@ -96,7 +102,7 @@ func (b *Broker) Serve(t testing.TB) brokerv1.LoginServiceClient {
 		t.Fatal(err)
 	}
 	brokerv1.RegisterLoginServiceServer(server, b)
-	return brokerv1.NewLoginServiceClient(ca.Dial(rpctest.Serve(t, server), "tokenbroker", nil, "authserver"))
+	return rpctest.Serve(t, server)
 }
 
 // Change edits a provider.
@@ -120,11 +126,11 @@ func (b *Broker) FailRedemption(err error) {
 	b.redeem = err
 }
 
-// Meanwhile is what happens elsewhere while the next code is redeemed.
-func (b *Broker) Meanwhile(happens func()) {
+// During is what happens elsewhere during the next call of a method.
+func (b *Broker) During(method string, happens func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.meanwhile = happens
+	b.during[method] = happens
 }
 
 // Connected says that the user of a primary subject was connected to another
@@ -240,6 +246,12 @@ func (b *Broker) enter(method string) error {
 		defer b.mu.Unlock()
 		return b.down
 	}
+	if happens := b.during[method]; happens != nil {
+		delete(b.during, method)
+		b.mu.Unlock()
+		happens()
+		b.mu.Lock()
+	}
 	return nil
 }
 
@@ -296,10 +308,6 @@ func (b *Broker) RedeemCode(_ context.Context, in *brokerv1.RedeemCodeRequest) (
 	}
 	if b.redeem != nil {
 		return nil, b.redeem
-	}
-	if b.meanwhile != nil {
-		b.meanwhile()
-		b.meanwhile = nil
 	}
 	code, known := b.codes[in.GetCode()]
 	delete(b.codes, in.GetCode())

@@ -168,18 +168,25 @@ const (
 // that brings the answer of its last leg once more, as when a page is reloaded, goes
 // on where the login is.
 func (c *Chain) again(ctx context.Context, cb Callback, browserHash []byte, cause error) (Step, error) {
+	var known *store.AuthorizationRequest
 	for deadline := time.Now().Add(patience); ; {
 		req, leg, err := c.cfg.Legs.SpentLeg(ctx, cb.State, cb.Providers, browserHash)
 		switch {
-		case err != nil && fault.KindOf(err) == fault.NotFound:
-			return Step{}, c.notTaken(ctx, cb.State, browserHash, cause)
-		case err != nil:
+		case err != nil && fault.KindOf(err) != fault.NotFound:
 			return Step{}, err
+		case err != nil && known == nil:
+			return Step{}, c.notTaken(ctx, cb.State, browserHash, cause)
+		case err != nil: // the next leg has begun meanwhile, or the login has ended
+			if req, err = c.load(ctx, known.ID, browserHash); err != nil {
+				return Step{}, err
+			}
+			return c.next(ctx, req)
 		case leg.Retry, settled(req, leg.Provider):
 			return c.next(ctx, req)
 		case time.Now().After(deadline):
 			return Step{}, fault.New(fault.Unavailable, "the answer of the provider is still being worked on").WithReason(ReasonBusy)
 		}
+		known = req
 		select {
 		case <-ctx.Done():
 			return Step{}, fault.From(ctx.Err())
