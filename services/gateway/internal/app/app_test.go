@@ -245,7 +245,7 @@ func TestServedAsConfigured(t *testing.T) {
 		t.Errorf("metadata: %d %s", status, body)
 	}
 	_, metrics := get(t, "http://"+g.admin+"/metrics", "")
-	for _, name := range []string{"gateway_mcp_request_duration", "gateway_backend_request_duration", "gateway_credential_requests", "gateway_session_watch_fresh", "http_server_request_duration"} {
+	for _, name := range []string{"gateway_credential_requests", "gateway_session_watch_fresh", "gateway_session_watch_age_seconds", "gateway_streams_open", "http_server_request_duration"} {
 		if !strings.Contains(metrics, name) {
 			t.Errorf("no metric %s", name)
 		}

@@ -63,7 +63,10 @@ func Explain(err error) Explanation {
 	case credentials.ReasonBrokerUnavailable:
 		e.Text = "Credentials cannot be had at the moment. Try again later."
 		e.Status = http.StatusServiceUnavailable
-	case credentials.ReasonConfigUnknown, credentials.ReasonBackendUnknown:
+	case credentials.ReasonConfigUnknown: // package credentials says which of them is behind
+		e.Text = f.Error()
+		e.Status = http.StatusServiceUnavailable
+	case credentials.ReasonBackendUnknown:
 		e.Text = "The gateway and the token broker run with different configurations. Try again shortly; if it lasts, tell your administrator."
 		e.Status = http.StatusServiceUnavailable
 	case ReasonUnavailable, ReasonAddress, ReasonRedirect:

@@ -140,13 +140,13 @@ func (c *cache) clear() {
 	}
 }
 
-// dropBefore forgets what came from a connection and had not observed position.
+// dropBefore forgets what is about somebody and had not observed position.
 func (c *cache) dropBefore(position int64) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
 		for k, e := range s.entries {
-			if e.cred.ConnectionID != "" && e.cred.ObservedPosition < position {
+			if (e.cred.ConnectionID != "" || e.cred.SessionID != "") && e.cred.ObservedPosition < position {
 				s.removeLocked(k)
 			}
 		}

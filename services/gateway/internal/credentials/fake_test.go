@@ -124,6 +124,10 @@ func connectionChanged(position int64, id string) *brokerv1.WatchSessionsRespons
 	return &brokerv1.WatchSessionsResponse{Position: position, Event: &brokerv1.WatchSessionsResponse_ConnectionChanged{ConnectionChanged: &brokerv1.ConnectionChanged{ConnectionId: id}}}
 }
 
+func sessionChanged(position int64, id string) *brokerv1.WatchSessionsResponse {
+	return &brokerv1.WatchSessionsResponse{Position: position, Event: &brokerv1.WatchSessionsResponse_SessionChanged{SessionChanged: &brokerv1.SessionChanged{SessionId: id}}}
+}
+
 // numbered answers with a token and a version that say which call it was.
 func numbered(position int64) func(int) *brokerv1.GetCredentialResponse {
 	return func(n int) *brokerv1.GetCredentialResponse {

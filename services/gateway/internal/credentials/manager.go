@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 
@@ -81,6 +80,7 @@ type Manager struct {
 	events   eventLog
 	sessions *sessions
 	watch    watchState
+	config   configState
 
 	requests              metric.Int64Counter
 	hit, missed, confirms metric.MeasurementOption
@@ -102,42 +102,6 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m := &Manager{cfg: cfg, cache: newCache(cfg.Size), sessions: newSessions(cfg.TokenLifetime)}
 	return m, m.instrument(cfg.Telemetry.Meter.Meter("chatelaine.dev/services/gateway"))
-}
-
-func (m *Manager) instrument(meter metric.Meter) error {
-	var err error
-	m.requests, err = meter.Int64Counter("gateway.credential.requests",
-		metric.WithDescription("Credentials that were asked for, by how they were had: hit, miss, confirm (the watch was silent)."))
-	if err != nil {
-		return fault.Wrap(fault.Internal, err, "cannot make a metric")
-	}
-	option := func(how string) metric.MeasurementOption {
-		return metric.WithAttributeSet(attribute.NewSet(attribute.String("cache", how)))
-	}
-	m.hit, m.missed, m.confirms = option("hit"), option("miss"), option("confirm")
-	_, err = meter.Int64ObservableGauge("gateway.session_watch.fresh",
-		metric.WithDescription("1 while events of sessions arrive, 0 while cached credentials must be confirmed."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			fresh := int64(0)
-			if m.fresh(time.Now()) {
-				fresh = 1
-			}
-			o.Observe(fresh)
-			return nil
-		}))
-	if err != nil {
-		return fault.Wrap(fault.Internal, err, "cannot make a metric")
-	}
-	_, err = meter.Int64ObservableGauge("gateway.credential.entries",
-		metric.WithDescription("Credentials in the cache."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(int64(m.cache.len()))
-			return nil
-		}))
-	if err != nil {
-		return fault.Wrap(fault.Internal, err, "cannot make a metric")
-	}
-	return nil
 }
 
 // Get returns the credential of c for a backend. Errors are *fault.Error with
@@ -209,7 +173,7 @@ func (m *Manager) ask(ctx context.Context, c *caller.Caller, k key, s *shard, ru
 		now := time.Now()
 
 		s.mu.Lock()
-		void := err == nil && (s.generation != generation || m.events.void(cred.ConnectionID, cred.ObservedPosition))
+		void := err == nil && (s.generation != generation || m.events.void(cred))
 		if void && s.calls[k] == running {
 			s.mu.Unlock()
 			select {
@@ -242,8 +206,9 @@ func (m *Manager) getCredential(ctx context.Context, c *caller.Caller, backend s
 		AccessToken: c.Token.Reveal(), Backend: backend, ConfigDigest: m.cfg.ConfigDigest,
 	})
 	if err != nil {
-		return nil, brokerFault(err)
+		return nil, m.brokerFault(ctx, err)
 	}
+	m.configKnown(ctx)
 	cred := &Credential{
 		Origin: resp.GetOrigin(), SessionID: resp.GetSessionId(), ConnectionID: resp.GetConnectionId(),
 		Provider: resp.GetProvider(), Version: resp.GetCredentialVersion(), ObservedPosition: resp.GetObservedPosition(),
@@ -259,9 +224,12 @@ func (m *Manager) getCredential(ctx context.Context, c *caller.Caller, backend s
 
 // brokerFault keeps what the broker said, and calls a broker that could not be
 // asked by its name.
-func brokerFault(err error) error {
+func (m *Manager) brokerFault(ctx context.Context, err error) error {
 	f := fault.From(err)
-	if f.Reason != "" {
+	switch {
+	case f.Reason == ReasonConfigUnknown:
+		return m.configUnknown(ctx, f)
+	case f.Reason != "":
 		return f
 	}
 	switch f.Kind {
@@ -289,7 +257,7 @@ func (m *Manager) Rejected(ctx context.Context, c *caller.Caller, backend string
 		CredentialVersion: rejected.Version,
 	})
 	if err != nil {
-		return false, brokerFault(err)
+		return false, m.brokerFault(ctx, err)
 	}
 	m.forget(k, rejected, now)
 	return resp.GetRenewed(), nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -270,4 +271,23 @@ func BenchmarkGetWarm(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestAConfigurationThatTheBrokerDoesNotKnowIsExplainedAndGottenOver(t *testing.T) {
+	t.Parallel()
+	broker := &fakeBroker{answer: numbered(1)}
+	m := newManager(t, broker, func(cfg *Config) { cfg.Sessions = false })
+	refuse := func(err error) { broker.set(func() { broker.err = err }) }
+	unknown := fault.New(fault.Precondition, "the digest").WithReason(ReasonConfigUnknown)
+	for _, behind := range []string{"token broker has an older", "gateway has an older"} {
+		refuse(unknown)
+		_, err := m.Get(t.Context(), alice(), "other")
+		if f := fault.From(err); f.Kind != fault.Unavailable || f.Reason != ReasonConfigUnknown || !strings.Contains(f.Error(), behind) {
+			t.Errorf("error %v, want one that says: %s", err, behind)
+		}
+		refuse(nil)
+		if _, err := m.Get(t.Context(), alice(), "repos"); err != nil {
+			t.Errorf("once the broker knows it: %v", err)
+		}
+	}
 }

@@ -37,7 +37,10 @@ type sessionShard struct {
 }
 
 // stream is a request of a session that can be told to end.
-type stream struct{ cancel context.CancelCauseFunc }
+type stream struct {
+	cancel context.CancelCauseFunc
+	since  time.Time
+}
 
 func newSessions(tokenLifetime time.Duration) *sessions {
 	s := &sessions{keep: tokenLifetime + clockLeeway, seed: maphash.MakeSeed()}
@@ -94,6 +97,30 @@ func (s *sessions) pruneLocked(sh *sessionShard, now time.Time) {
 // overflowing reports whether there were too many sessions to remember.
 func (s *sessions) overflowing() bool { return s.count.Load() > maxEnded }
 
+// closeBefore ends the streams that were attached before a time, and returns how
+// many these were.
+func (s *sessions) closeBefore(before time.Time, cause error) int {
+	n := 0
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		for id, all := range sh.streams {
+			for st := range all {
+				if st.since.Before(before) {
+					st.cancel(cause)
+					delete(all, st)
+					n++
+				}
+			}
+			if len(all) == 0 {
+				delete(sh.streams, id)
+			}
+		}
+		sh.mu.Unlock()
+	}
+	return n
+}
+
 func (s *sessions) attach(id string, st *stream) {
 	sh := s.shard(id)
 	sh.mu.Lock()
@@ -123,14 +150,15 @@ func (m *Manager) Ended(c *caller.Caller) bool {
 }
 
 // Attach returns a context for a request of the caller that ends, with a
-// *fault.Error as its cause, when the caller's session does. detach must be
-// called when the request is over. An error means that the session has ended.
+// *fault.Error as its cause, when the caller's session does, and when nobody
+// could say whether it has. detach must be called when the request is over. An
+// error means that the session has ended.
 func (m *Manager) Attach(ctx context.Context, c *caller.Caller) (attached context.Context, detach func(), err error) {
 	if c.SessionID == "" {
 		return ctx, func() {}, nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	st := &stream{cancel: cancel}
+	st := &stream{cancel: cancel, since: time.Now()}
 	m.sessions.attach(c.SessionID, st)
 	// Only now: an end that came before is seen here, a later one closes st.
 	if m.sessions.has(c.SessionID) {

@@ -43,34 +43,42 @@ func (m *Manager) fresh(now time.Time) bool {
 // be confirmed.
 func (m *Manager) Fresh() bool { return m.fresh(time.Now()) }
 
+// subject is what an event is about: a connection, or a session.
+type subject struct {
+	session bool
+	id      string
+}
+
 // eventLog remembers what was heard, for answers that are still under way.
 type eventLog struct {
 	mu sync.RWMutex
-	// changed has, by connection, the position of its newest change. Answers that
-	// have observed less than floor are void, whatever connection they are about.
-	changed map[string]int64
+	// changed has, by subject, the position of its newest change. Answers that
+	// have observed less than floor are void, whatever they are about.
+	changed map[subject]int64
 	floor   int64
 }
 
-func (l *eventLog) add(connection string, position int64) {
+func (l *eventLog) add(what subject, position int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.changed == nil || len(l.changed) >= maxChanged {
 		for _, p := range l.changed {
 			l.floor = max(l.floor, p)
 		}
-		l.changed = make(map[string]int64)
+		l.changed = make(map[subject]int64)
 	}
-	l.changed[connection] = max(l.changed[connection], position)
+	l.changed[what] = max(l.changed[what], position)
 }
 
-// void reports whether an answer about a connection was overtaken. One that is
-// about none can only be overtaken by the end of its session, which is asked
-// for elsewhere.
-func (l *eventLog) void(connection string, observed int64) bool {
+// void reports whether an answer was overtaken by an event. One that is about
+// nobody's session cannot be.
+func (l *eventLog) void(c *Credential) bool {
+	if c.SessionID == "" && c.ConnectionID == "" {
+		return false
+	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return connection != "" && (observed < l.floor || observed < l.changed[connection])
+	return c.ObservedPosition < max(l.floor, l.changed[subject{false, c.ConnectionID}], l.changed[subject{true, c.SessionID}])
 }
 
 func (l *eventLog) reset(floor int64) {
@@ -85,6 +93,9 @@ func (m *Manager) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
+	var guard sync.WaitGroup
+	guard.Go(func() { m.guard(ctx) })
+	defer guard.Wait()
 	backoff := minBackoff
 	down := false
 	for ctx.Err() == nil {
@@ -107,6 +118,45 @@ func (m *Manager) Run(ctx context.Context) error {
 		backoff = min(2*backoff, maxBackoff)
 	}
 	return nil
+}
+
+// guardEvery is how often guard looks, at the most.
+const guardEvery = 500 * time.Millisecond
+
+// guard closes the streams of sessions of which nobody could say any more that
+// they ended: those that were attached before the watch was lost, and later ones
+// when they are as old as the watch may be silent. Clients come back, and are
+// confirmed by Get.
+func (m *Manager) guard(ctx context.Context) {
+	ticker := time.NewTicker(min(guardEvery, m.cfg.MaxUnwatched/4))
+	defer ticker.Stop()
+	var lost time.Time // zero while the watch is alive
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := time.Now()
+		if m.fresh(now) {
+			lost = time.Time{}
+			continue
+		}
+		before := now.Add(-m.cfg.MaxUnwatched)
+		if lost.IsZero() {
+			lost = now
+		}
+		if lost.After(before) {
+			before = lost
+		}
+		if n := m.sessions.closeBefore(before, errUnwatched()); n > 0 {
+			m.cfg.Telemetry.Logger.WarnContext(ctx, "streams are closed, because nobody says whether their sessions have ended", slog.Int("streams", n))
+		}
+	}
+}
+
+func errUnwatched() error {
+	return fault.New(fault.Unavailable, "the session cannot be confirmed at the moment; connect again").WithReason(ReasonBrokerUnavailable)
 }
 
 // errSilent ends a stream that no message came on for too long.
@@ -175,13 +225,17 @@ func (m *Manager) apply(msg *brokerv1.WatchSessionsResponse) {
 		m.cache.dropCaller("s:" + id)
 	case *brokerv1.WatchSessionsResponse_ConnectionChanged:
 		id := ev.ConnectionChanged.GetConnectionId()
-		m.events.add(id, msg.GetPosition())
+		m.events.add(subject{id: id}, msg.GetPosition())
 		m.cache.dropConnection(id)
+	case *brokerv1.WatchSessionsResponse_SessionChanged:
+		id := ev.SessionChanged.GetSessionId()
+		m.events.add(subject{session: true, id: id}, msg.GetPosition())
+		m.cache.dropCaller("s:" + id)
 	}
 }
 
-// synchronised is called when a stream has told all that we missed. Which
-// connections changed is told only to those who resume: after a fresh start, or
+// synchronised is called when a stream has told all that we missed. What changed
+// is told only to those who resume: after a fresh start, or
 // when the broker's positions have gone back (another database), everything
 // that has not observed the snapshot is void.
 func (m *Manager) synchronised(after, position int64) {

@@ -287,3 +287,126 @@ func TestSilentStreamIsGivenUpForANewOne(t *testing.T) {
 		}
 	})
 }
+
+// static answers for a backend whose credential comes from no connection.
+func static(position int64) func(int) *brokerv1.GetCredentialResponse {
+	return func(n int) *brokerv1.GetCredentialResponse {
+		resp := numbered(position)(n)
+		resp.ConnectionId = ""
+		return resp
+	}
+}
+
+func TestChangedSessionVoidsItsCredentialsAndGoesOn(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]func(int64) func(int) *brokerv1.GetCredentialResponse{"of a connection": numbered, "of none": static} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			broker := &fakeBroker{answer: answer(10)}
+			watching(t, broker, func(t *testing.T, m *Manager) {
+				broker.send(snapshot(10))
+				synctest.Wait()
+				mustGet(t, m, "v1")
+				ctx, detach, err := m.Attach(t.Context(), alice())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer detach()
+				broker.send(sessionChanged(11, "another"))
+				synctest.Wait()
+				mustGet(t, m, "v1")
+				broker.send(sessionChanged(12, "s1"))
+				synctest.Wait()
+				if _, err := m.Get(t.Context(), alice(), "repos"); fault.ReasonOf(err) != ReasonBrokerUnavailable {
+					t.Errorf("an answer from before the change was handed out: %v", err)
+				}
+				broker.set(func() { broker.answer = answer(12) })
+				if _, err := m.Get(t.Context(), alice(), "repos"); err != nil {
+					t.Errorf("the session is refused: %v", err)
+				}
+				if ctx.Err() != nil {
+					t.Error("a stream of the session was closed")
+				}
+			})
+		})
+	}
+}
+
+func TestFreshStartVoidsStaticCredentialsToo(t *testing.T) {
+	t.Parallel()
+	broker := &fakeBroker{answer: static(10)}
+	watching(t, broker, func(t *testing.T, m *Manager) {
+		mustGet(t, m, "v1")
+		broker.set(func() { broker.answer = static(12) })
+		broker.send(snapshot(12)) // that the session has changed is not told to a fresh watcher
+		synctest.Wait()
+		mustGet(t, m, "v2")
+	})
+}
+
+func TestStreamsAreClosedWhenNobodySaysThatTheirSessionEnded(t *testing.T) {
+	t.Parallel()
+	broker := &fakeBroker{answer: numbered(10)}
+	watching(t, broker, func(t *testing.T, m *Manager) {
+		attach := func() context.Context {
+			ctx, detach, err := m.Attach(t.Context(), alice())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(detach)
+			return ctx
+		}
+		broker.send(snapshot(10))
+		early := attach()
+		time.Sleep(DefaultMaxUnwatched - 100*time.Millisecond)
+		synctest.Wait()
+		late := attach()
+		if early.Err() != nil {
+			t.Fatal("closed although the watch is alive")
+		}
+		time.Sleep(100*time.Millisecond + guardEvery)
+		synctest.Wait()
+		for name, ctx := range map[string]context.Context{"an early one": early, "a late one": late} {
+			if ctx.Err() == nil || fault.ReasonOf(context.Cause(ctx)) != ReasonBrokerUnavailable {
+				t.Errorf("%s lives on: its session may have ended unheard", name)
+			}
+		}
+		// What is opened now was confirmed by the broker. That does not last.
+		confirmed := attach()
+		time.Sleep(DefaultMaxUnwatched - guardEvery)
+		synctest.Wait()
+		if confirmed.Err() != nil {
+			t.Error("a stream that was just confirmed is closed")
+		}
+		time.Sleep(3 * guardEvery)
+		synctest.Wait()
+		if confirmed.Err() == nil {
+			t.Error("a stream that was confirmed once lives on unwatched")
+		}
+	})
+}
+
+func TestStreamsStayOpenWhileTheWatchIsAlive(t *testing.T) {
+	t.Parallel()
+	broker := &fakeBroker{answer: numbered(10)}
+	watching(t, broker, func(t *testing.T, m *Manager) {
+		broker.send(snapshot(10))
+		ctx, detach, err := m.Attach(t.Context(), alice())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer detach()
+		for range 10 {
+			time.Sleep(time.Second)
+			broker.send(heartbeat(10))
+		}
+		close(broker.events) // a broker that restarts and is back in time
+		time.Sleep(maxBackoff)
+		synctest.Wait()
+		broker.send(snapshot(10))
+		time.Sleep(DefaultMaxUnwatched - time.Millisecond)
+		if ctx.Err() != nil {
+			t.Errorf("closed: %v", context.Cause(ctx))
+		}
+	})
+}
