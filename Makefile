@@ -9,7 +9,7 @@ BIN := $(CURDIR)/bin
 TOOLS := $(BIN)/tools
 BUF := tools/node/node_modules/.bin/buf
 SERVICES := authserver tokenbroker gateway
-MODULES := e2e examples internal proto services/authserver services/gateway services/tokenbroker
+MODULES := deploy e2e examples internal proto services/authserver services/gateway services/tokenbroker
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X chatelaine.dev/internal/process.version=$(VERSION)
 PACKAGES := $(addsuffix /...,$(addprefix ./,$(MODULES)))
@@ -85,6 +85,16 @@ tidy: ## Tidy every module, and bring all to the workspace's versions
 .PHONY: ci
 ci: ## What .ci/run runs
 	@.ci/run
+
+## Kubernetes
+
+.PHONY: k8s-keys
+k8s-keys: build ## Make the keys and passwords that the Kubernetes demo puts into Secrets
+	@$(BIN)/chatelaine-dev init --dir deploy/kubernetes/components/world/material
+
+.PHONY: k8s-test
+k8s-test: k8s-keys ## Apply both overlays to the cluster of KUBECONFIG, log in, replace every pod under load (docs/kubernetes.md)
+	go test -tags=k8s -count=1 -timeout=30m -v ./deploy/kubernetes/cluster
 
 ## Set-up
 
