@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -39,7 +38,6 @@ type outcome struct {
 	status         int
 	stdout, stderr string
 	flags          *flags
-	validated      string
 }
 
 func run(t *testing.T, args ...string) outcome {
@@ -51,14 +49,6 @@ func run(t *testing.T, args ...string) outcome {
 		Vars: kong.Vars{"unused": "x"},
 		Serve: func(_ context.Context, f *flags) error {
 			o.flags = f
-			return nil
-		},
-		Validate: func(_ context.Context, path string, out io.Writer) error {
-			o.validated = path
-			fmt.Fprintln(out, "looked at", path)
-			if strings.HasSuffix(path, "bad") {
-				return fault.New(fault.Invalid, "2 problems")
-			}
 			return nil
 		},
 		Migrations: func() (postgres.Migrations, error) {
@@ -152,7 +142,7 @@ func TestTheDatabaseURLComesFromOnePlace(t *testing.T) {
 		t.Errorf("both: %v", err)
 	}
 	o = run(t, serveArgs()...)
-	if _, err := o.flags.URL(); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "--database-url") {
+	if _, err := o.flags.URL(); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "$CHATELAINE_DATABASE_URL") {
 		t.Errorf("none: %v", err)
 	}
 }
@@ -181,17 +171,12 @@ func TestBadDialsAreNamed(t *testing.T) {
 	}
 }
 
-func TestValidateAndVersion(t *testing.T) {
-	if o := run(t, "validate", "--config", "some/dir"); o.status != 0 || o.validated != "some/dir" || o.stdout != "looked at some/dir\n" {
-		t.Errorf("%+v", o)
-	}
-	if o := run(t, "validate", "--config", "bad"); o.status != 2 || o.stderr != "ledgerd: 2 problems\n" {
-		t.Errorf("%+v", o)
-	}
+func TestVersionAndHelp(t *testing.T) {
 	if o := run(t, "version"); o.status != 0 || !strings.HasPrefix(o.stdout, "ledgerd ") {
 		t.Errorf("%+v", o)
 	}
-	if o := run(t, "serve", "--help"); o.status != 0 || !strings.Contains(o.stdout, "CHATELAINE_DATABASE_URL") || o.stderr != "" {
+	if o := run(t, "serve", "--help"); o.status != 0 || !strings.Contains(o.stdout, "CHATELAINE_DATABASE_URL") ||
+		!strings.Contains(o.stdout, "$CHATELAINE_SECRETS_DIR") || o.stderr != "" {
 		t.Errorf("status %d, %q", o.status, o.stderr)
 	}
 }
@@ -219,5 +204,63 @@ func TestAServiceWithoutADatabaseIsDeployedLikeTheOthers(t *testing.T) {
 	}
 	if status := p.Run([]string{"serve", "--config", "x"}, io.Discard, &stderr); status != 1 || !strings.Contains(stderr.String(), "gateway: stop\n") {
 		t.Errorf("status %d, %q", status, &stderr)
+	}
+}
+
+const goodSet = `
+apiVersion: chatelaine.dev/v1alpha1
+kind: VirtualMCPServer
+metadata: {name: demo}
+spec:
+  groupRef: {name: demo}
+  incomingAuth: {type: anonymous}
+  outgoingAuth: {source: inline}
+---
+apiVersion: chatelaine.dev/v1alpha1
+kind: MCPServerEntry
+metadata: {name: status}
+spec: {groupRef: {name: demo}, remoteUrl: "https://status.example/mcp", transport: streamable-http}
+---
+apiVersion: chatelaine.dev/v1alpha1
+kind: MCPGroup
+metadata: {name: demo}
+`
+
+func TestServeSaysOfABadSetWhatValidateSays(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "set.yaml")
+	if err := os.WriteFile(path, []byte(goodSet), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o := run(t, "validate", "--config", path); o.status != 0 || !strings.Contains(o.stdout, "0 errors") || o.stderr != "" {
+		t.Errorf("a good set: %+v", o)
+	}
+	good := cli.Config{Path: path}
+	if set, _, err := good.Load(io.Discard); err != nil || set.Deployment().Name != "demo" {
+		t.Errorf("a good set is not served: %v", err)
+	}
+	bad := strings.ReplaceAll(goodSet, "remoteUrl", "remoteURI") + "\n---\nkind: Nonsense\n"
+	if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := run(t, "validate", "--config", path)
+	if o.status != 2 || strings.Count(o.stderr, "\n") != 1 || strings.Count(o.stdout, "\n") < 4 {
+		t.Errorf("a bad set: %+v", o)
+	}
+	var served bytes.Buffer
+	set, _, err := good.Load(&served)
+	if set != nil || fault.KindOf(err) != fault.Invalid || served.String() != o.stdout || o.stderr != "ledgerd: "+err.Error()+"\n" {
+		t.Errorf("serve prints\n%s%v\nvalidate prints\n%s%s", &served, err, o.stdout, o.stderr)
+	}
+}
+
+func TestALimitOfZeroIsRefusedByName(t *testing.T) {
+	t.Parallel()
+	if err := cli.Positive("most", 1); err != nil {
+		t.Error(err)
+	}
+	for _, v := range []int64{0, -1} {
+		if err := cli.Positive("most", v); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "--most") {
+			t.Errorf("%d: %v", v, err)
+		}
 	}
 }

@@ -1,8 +1,8 @@
 // Package cli is the command line that our services share.
 //
-// A [Program] has the commands serve, validate, version and, for a service with a
-// database, migrate. Flags are a struct of the service's own that embeds the
-// groups of this package ([Config], [Log], [Telemetry], [Admin], [TLS],
+// A [Program] has the commands serve, validate, migrate (which has nothing to do in
+// a service without a database), healthcheck and version, and those that the service adds. Flags of serve are a struct of the service's own that embeds the
+// groups of this package ([Config], [Log], [Telemetry], [Admin], [Drain], [TLS],
 // [Database], [Dial]) next to its own fields, in kong's notation:
 //
 //	type flags struct {
@@ -12,7 +12,7 @@
 //	}
 //
 //	func main() {
-//		cli.Main(cli.Program[flags]{Name: "authserver", Serve: serve, Validate: config.Validate, …})
+//		cli.Main(cli.Program[flags]{Name: "authserver", Serve: serve, Migrations: store.Migrations})
 //	}
 //
 // Every flag has a twin in the environment: --database-url is

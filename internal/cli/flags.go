@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"io"
 	"log/slog"
+	"time"
 
+	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/outbound"
 	"chatelaine.dev/internal/postgres"
@@ -15,6 +18,31 @@ import (
 // Config is where the deployment's resources are.
 type Config struct {
 	Path string `name:"config" required:"" placeholder:"PATH" help:"File or folder of resources (YAML)."`
+}
+
+// Load reads the set of resources. The problems of one that is not valid are
+// written to out, line by line, as the command validate writes them; the error,
+// Invalid, says no more than that there are some. warnings is their number.
+func (f *Config) Load(out io.Writer) (set *config.Set, warnings int, err error) {
+	set, report := config.Load(f.Path)
+	if !report.OK() {
+		_, _ = report.WriteTo(out) // the error below says it too
+		return nil, 0, errNotValid()
+	}
+	_, warnings = report.Count()
+	return set, warnings, nil
+}
+
+func errNotValid() error {
+	return fault.New(fault.Invalid, "the resources are not valid: correct the problems above").WithReason("resources_invalid")
+}
+
+// Positive refuses the value of the flag --name when it is not greater than zero.
+func Positive[T ~int | ~int32 | ~int64](name string, value T) error {
+	if value > 0 {
+		return nil
+	}
+	return fault.Newf(fault.Invalid, "--%s must be greater than zero", name)
 }
 
 // Log is how a service logs.
@@ -47,6 +75,24 @@ type Admin struct {
 	AdminAddress string `default:"${admin_address}" help:"Where to serve health and metrics (${default}); keep it private."`
 }
 
+// Drain is how a service stops.
+type Drain struct {
+	DrainDelay   time.Duration `default:"0s" help:"How long requests are still taken after a stop was asked for, while /readyz says draining: for load balancers to notice."`
+	DrainTimeout time.Duration `default:"15s" help:"How long running requests may take to finish after that (${default})."`
+}
+
+// Check looks at what kong cannot. Errors are Invalid.
+func (f *Drain) Check() error {
+	if f.DrainDelay < 0 {
+		return fault.New(fault.Invalid, "--drain-delay must not be negative")
+	}
+	return Positive("drain-timeout", f.DrainTimeout)
+}
+
+// StopTimeout is how long the whole stop may take: the drain, then what is left
+// to be written and flushed.
+func (f *Drain) StopTimeout() time.Duration { return f.DrainDelay + f.DrainTimeout + 10*time.Second }
+
 // TLS is this service's identity towards the others.
 type TLS struct {
 	TLSCert string `name:"tls-cert" required:"" placeholder:"FILE" help:"This service's certificate (PEM)."`
@@ -68,7 +114,12 @@ type Database struct {
 
 // URL returns the URL from the flag, the environment or the file.
 func (f *Database) URL() (secret.String, error) {
-	return urlFrom("database-url", f.DatabaseURL, f.DatabaseURLFile)
+	url, err := URLFrom("database-url", f.DatabaseURL, f.DatabaseURLFile)
+	if err == nil && url.IsZero() {
+		return url, fault.Newf(fault.Invalid, "the database is not named: set $%s_DATABASE_URL, or give --database-url (without a password) or --database-url-file", EnvPrefix).
+			WithReason("database_url")
+	}
+	return url, err
 }
 
 // Options returns the configuration of package postgres.
@@ -80,15 +131,14 @@ func (f *Database) Options(application string) (postgres.Config, error) {
 	return postgres.Config{URL: url, Application: application, MaxConns: f.DatabaseMaxConns}, nil
 }
 
-// urlFrom is for each pair of flags --NAME and --NAME-file.
-func urlFrom(name string, url secret.String, file string) (secret.String, error) {
+// URLFrom reads the value of a pair of flags --NAME and --NAME-file, of which one
+// at most may be given; without either it is empty. Errors are Invalid.
+func URLFrom(name string, url secret.String, file string) (secret.String, error) {
 	switch {
 	case file != "" && !url.IsZero():
 		return secret.String{}, fault.Newf(fault.Invalid, "--%s and --%[1]s-file exclude each other", name)
 	case file != "":
 		return postgres.ReadURLFile(file)
-	case url.IsZero():
-		return secret.String{}, fault.Newf(fault.Invalid, "--%s or --%[1]s-file is required", name)
 	}
 	return url, nil
 }

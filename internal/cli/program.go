@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/postgres"
 	"chatelaine.dev/internal/process"
@@ -32,13 +33,14 @@ type Program[F any] struct {
 
 	// Serve runs until ctx ends.
 	Serve func(ctx context.Context, flags *F) error
-	// Validate checks the resources in a file or folder and writes what it found.
-	// An error of kind Invalid exits with status 2.
-	Validate func(ctx context.Context, path string, out io.Writer) error
 	// Migrations are what the command migrate applies; without them it says that
 	// there is nothing to do, so that all services are deployed the same way.
 	Migrations func() (postgres.Migrations, error)
 }
+
+// environment ends the text of --help: what no flag says.
+const environment = "Each flag can be given in the environment, under the name in brackets. Secrets that resources and flags name as NAME/KEY are read from the file $" +
+	secret.DirEnv + "/NAME/KEY, or from the environment variable NAME_KEY in upper case."
 
 type grammar[F any] struct {
 	Serve    F              `cmd:"" help:"Run the service."`
@@ -90,6 +92,10 @@ func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return process.Report(p.Name, stderr, fault.Wrap(fault.Internal, err, "the flags are misdefined"))
 	}
+	parser.Model.Detail = environment
+	for _, command := range parser.Model.Children {
+		command.Detail = environment
+	}
 	kctx, err := parser.Parse(args)
 	switch {
 	case helped: // --help printed; that parsing went on does not matter
@@ -102,9 +108,7 @@ func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
 	}
 	switch kctx.Command() {
 	case "validate":
-		return process.Run(p.Name, stderr, func(ctx context.Context) error {
-			return p.Validate(ctx, g.Validate.Config.Path, stdout)
-		})
+		return process.Report(p.Name, stderr, validate(g.Validate.Config.Path, stdout))
 	case "healthcheck":
 		return process.Run(p.Name, stderr, func(ctx context.Context) error { return g.Health.run(ctx, stdout) })
 	case "version":
@@ -121,6 +125,18 @@ func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
 	default:
 		return process.Run(p.Name, stderr, func(ctx context.Context) error { return p.Serve(ctx, &g.Serve) })
 	}
+}
+
+// validate writes all problems, warnings too, and the totals.
+func validate(path string, out io.Writer) error {
+	ok, err := config.CheckPath(path, out)
+	switch {
+	case err != nil:
+		return fault.Wrap(fault.Internal, err, "the report cannot be written")
+	case !ok:
+		return errNotValid()
+	}
+	return nil
 }
 
 func (p Program[F]) migrate(ctx context.Context, cmd *migrateCmd, stdout, stderr io.Writer) error {

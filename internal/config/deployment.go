@@ -313,9 +313,6 @@ type TokenExchangeStrategy struct {
 	Parameters map[string]string `json:",omitempty"`
 	// AllowHTTP permits plain http beyond loopback addresses.
 	AllowHTTP bool
-	// ExposeToClients lets operators fetch such tokens from the broker, which
-	// this version does not support: the report warns where it is set.
-	ExposeToClients bool
 }
 
 // HeaderInjectionStrategy sends a secret in a header. The name is canonical.

@@ -106,7 +106,7 @@ func (b *builder) tokenExchange(spec *ExternalAuthSpec) *TokenExchangeStrategy {
 	s := &TokenExchangeStrategy{
 		TokenURL: t.TokenURL, ClientID: t.ClientID, ClientSecret: secretRef(t.ClientSecretRef), Audience: t.Audience,
 		Scopes: append([]string{}, t.Scopes...), SubjectProvider: t.SubjectProviderName, HeaderName: "Authorization",
-		Parameters: t.AdditionalParameters, AllowHTTP: t.InsecureAllowHTTP, ExposeToClients: spec.ExposeToClients,
+		Parameters: t.AdditionalParameters, AllowHTTP: t.InsecureAllowHTTP,
 	}
 	if t.ExternalTokenHeaderName != "" {
 		s.HeaderName = http.CanonicalHeaderKey(t.ExternalTokenHeaderName)

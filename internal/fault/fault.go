@@ -18,7 +18,7 @@ import (
 type Error struct {
 	// Kind says what a program can do about it.
 	Kind Kind
-	// Reason tells the cases of one kind apart, in lower_snake_case; may be empty.
+	// Reason tells the cases of one kind apart; may be empty. See the package comment.
 	Reason string
 	// Message is for the caller to read. It holds no secret, no e-mail address
 	// and no text that a foreign server sent.
@@ -86,6 +86,14 @@ func (e *Error) WithField(path, problem string) *Error {
 func (e *Error) WithRetryAfter(d time.Duration) *Error {
 	c := e.clone()
 	c.RetryAfter = d
+	return c
+}
+
+// WithPrefix returns a copy whose message begins with what it is about, such as
+// the name of a flag: "--session-key: secret gateway/session not found …".
+func (e *Error) WithPrefix(about string) *Error {
+	c := e.clone()
+	c.Message = about + ": " + e.text()
 	return c
 }
 
@@ -161,9 +169,19 @@ func Attr(err error) slog.Attr {
 	return slog.Attr{Key: "error", Value: e.LogValue()}
 }
 
-// Detail returns the whole chain, causes included, on one line. It is for logs
-// and for the terminal of whoever runs the program, never for a caller.
+// Detail returns the whole chain, causes included, on one line. It is for logs,
+// never for a caller.
 func Detail(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := strings.ReplaceAll(Terminal(err), "\n\t", " ")
+	return strings.ReplaceAll(text, "\n", " ")
+}
+
+// Terminal is Detail for the terminal of whoever runs the program: the lines of
+// the message stay, those of causes are joined.
+func Terminal(err error) string {
 	if err == nil {
 		return ""
 	}
@@ -171,7 +189,7 @@ func Detail(err error) string {
 	if e, ok := As(err); ok && e.cause != nil {
 		text += ": " + Detail(e.cause)
 	}
-	return strings.ReplaceAll(text, "\n", " ")
+	return text
 }
 
 // As returns the outermost *Error in err's chain.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
@@ -18,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/secret"
 )
 
 // DefaultTimeout is the total deadline of a call: from the dial to the last byte.
@@ -202,20 +202,15 @@ func tooLarge(host string, limit int64) error {
 		WithReason("response_too_large")
 }
 
-// LoadCAs reads a bundle of PEM certificates, at most 1 MiB.
-func LoadCAs(path string) (*x509.CertPool, error) {
-	f, err := os.Open(path)
+// WithSystemRoots returns the system's certificate authorities and those of a
+// PEM bundle. Errors are Invalid.
+func WithSystemRoots(bundle secret.String) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
 	if err != nil {
-		return nil, fault.Wrap(fault.Precondition, err, "cannot read the CA bundle "+path)
+		pool = x509.NewCertPool() // a container without any: the bundle alone counts
 	}
-	defer f.Close()
-	pem, err := io.ReadAll(io.LimitReader(f, 1<<20+1))
-	if err != nil {
-		return nil, fault.Wrap(fault.Precondition, err, "cannot read the CA bundle "+path)
-	}
-	pool := x509.NewCertPool()
-	if len(pem) > 1<<20 || !pool.AppendCertsFromPEM(pem) {
-		return nil, fault.Newf(fault.Invalid, "%s is not a bundle of PEM certificates of at most 1 MiB", path)
+	if !pool.AppendCertsFromPEM([]byte(bundle.Reveal())) {
+		return nil, fault.New(fault.Invalid, "the CA bundle holds no PEM certificate")
 	}
 	return pool, nil
 }

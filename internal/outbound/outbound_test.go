@@ -10,8 +10,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/secret"
 )
 
 func TestPolicyRefusesEveryAddressThatIsNotPublic(t *testing.T) {
@@ -298,12 +297,8 @@ func TestOnlyTheGivenAuthoritiesAreTrusted(t *testing.T) {
 	if _, err := get(t, New(Config{Policy: Trusted()}), server.URL); fault.ReasonOf(err) != "outbound_failed" {
 		t.Errorf("an unknown authority: %v", err)
 	}
-	bundle := filepath.Join(t.TempDir(), "ca.pem")
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if err := os.WriteFile(bundle, block, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	pool, err := LoadCAs(bundle)
+	pool, err := WithSystemRoots(secret.New(string(block)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,10 +307,7 @@ func TestOnlyTheGivenAuthoritiesAreTrusted(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
-	if err := os.WriteFile(bundle, []byte("no certificate"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := LoadCAs(bundle); fault.KindOf(err) != fault.Invalid {
+	if _, err := WithSystemRoots(secret.New("no certificate")); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a bundle without certificates: %v", err)
 	}
 }
@@ -375,5 +367,18 @@ func TestHideTakesTheURLOffForeignErrors(t *testing.T) {
 	err := Hide(&url.Error{Op: "Get", URL: "https://idp.example/cb?code=secret", Err: cause})
 	if strings.Contains(fault.Detail(err), "secret") || !strings.Contains(err.Error(), "idp.example") || !errors.Is(err, cause) {
 		t.Errorf("error = %s", fault.Detail(err))
+	}
+}
+
+func TestOnlyURLsOfThisMachineMayLeadToIt(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"http://localhost:1/x": true, "https://a.localhost": true, "http://LOCALHOST.": true, "http://127.0.0.9": true,
+		"http://[::1]:80": true, "http://[::ffff:127.0.0.1]": true,
+		"": false, "http://localhost.example": false, "http://10.0.0.1": false, "::": false,
+	} {
+		if got := Loopback(text); got != want {
+			t.Errorf("Loopback(%q) = %t", text, got)
+		}
 	}
 }

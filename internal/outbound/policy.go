@@ -3,6 +3,8 @@ package outbound
 import (
 	"cmp"
 	"net/netip"
+	"net/url"
+	"strings"
 )
 
 // Policy says which addresses a client may connect to beyond public ones.
@@ -112,4 +114,19 @@ func within(addr netip.Addr, prefixes []netip.Prefix) bool {
 		}
 	}
 	return false
+}
+
+// Loopback reports whether a URL names this machine, by literal or by name. Only
+// where the operator wrote such a URL may a client connect to loopback addresses.
+func Loopback(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
 }

@@ -32,12 +32,6 @@ const (
 // IsNoRows reports that a query that must find one row found none.
 func IsNoRows(err error) bool { return errors.Is(err, pgx.ErrNoRows) }
 
-// IsUniqueViolation reports that a row exists already; of one of these
-// constraints when any are named.
-func IsUniqueViolation(err error, constraints ...string) bool {
-	return violates(err, codeUniqueViolation, constraints)
-}
-
 // IsForeignKeyViolation reports that a row that is referred to does not exist,
 // or is still referred to; by one of these constraints when any are named.
 func IsForeignKeyViolation(err error, constraints ...string) bool {

@@ -229,9 +229,6 @@ func TestDriverErrorsBecomeTheirKind(t *testing.T) {
 	if postgres.Fault(nil) != nil {
 		t.Error("Fault(nil) is an error")
 	}
-	if !postgres.IsUniqueViolation(duplicate) || !postgres.IsUniqueViolation(duplicate, "other", "parent_key") || postgres.IsUniqueViolation(duplicate, "other") {
-		t.Error("IsUniqueViolation does not tell constraints apart")
-	}
 	if !postgres.IsForeignKeyViolation(orphan, "child_fk") || postgres.IsForeignKeyViolation(duplicate) {
 		t.Error("IsForeignKeyViolation does not tell violations apart")
 	}

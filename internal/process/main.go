@@ -20,7 +20,7 @@ const (
 )
 
 // Main runs run with a context that ends on SIGINT or SIGTERM, prints its error
-// as one line to standard error, and exits. A second signal kills at once.
+// to standard error (see Report), and exits. A second signal kills at once.
 func Main(name string, run func(ctx context.Context) error) {
 	os.Exit(Run(name, os.Stderr, run))
 }
@@ -33,14 +33,14 @@ func Run(name string, stderr io.Writer, run func(ctx context.Context) error) int
 	return Report(name, stderr, run(ctx))
 }
 
-// Report prints err, with its causes, as one line and returns the exit status:
-// ExitUsage for kind Invalid (wrong flags or configuration), ExitFailure for
-// the rest, ExitOK for nil.
+// Report prints err, with its causes, to the terminal (one line, unless its
+// message is a list of several) and returns the exit status: ExitUsage for kind
+// Invalid (wrong flags or configuration), ExitFailure for the rest, ExitOK for nil.
 func Report(name string, stderr io.Writer, err error) int {
 	if err == nil {
 		return ExitOK
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", name, fault.Detail(err))
+	fmt.Fprintf(stderr, "%s: %s\n", name, fault.Terminal(err))
 	if fault.KindOf(err) == fault.Invalid {
 		return ExitUsage
 	}

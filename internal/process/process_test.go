@@ -164,6 +164,10 @@ func TestAFailedStartIsOneReadableLine(t *testing.T) {
 			fault.Wrap(fault.Unavailable, errors.New("bind: address\nin use"), "cannot listen on :8080"),
 			"gateway: cannot listen on :8080: bind: address in use\n", process.ExitFailure,
 		},
+		"a list": {
+			fault.New(fault.Precondition, "these ports are taken:\n  8080\n  9090"),
+			"gateway: these ports are taken:\n  8080\n  9090\n", process.ExitFailure,
+		},
 		"usage":   {fault.New(fault.Invalid, "--config is required"), "gateway: --config is required\n", process.ExitUsage},
 		"success": {nil, "", process.ExitOK},
 	} {

@@ -48,7 +48,10 @@ type ServerConfig struct {
 	CallTimeout time.Duration
 	// MaxMessageBytes bounds messages, received and sent.
 	MaxMessageBytes int
-	// StopTimeout bounds the wait for running calls; then they are cut.
+	// DrainDelay is how long new calls are still served after the stop, so that
+	// balancers see health fail first. OnDrain runs before.
+	DrainDelay time.Duration
+	// StopTimeout bounds the wait for running calls after that; then they are cut.
 	StopTimeout time.Duration
 	// OnDrain, when set, is called once when the stop begins, so that handlers
 	// of long streams return. It must not block.
@@ -130,8 +133,8 @@ func (s *Server) SetServing(service string, serving bool) {
 	s.health.SetServingStatus(service, status)
 }
 
-// Run serves on ln until ctx ends, then lets running calls end within
-// StopTimeout and cuts the rest. It closes ln.
+// Run serves on ln until ctx ends, and for DrainDelay more; then it lets running
+// calls end within StopTimeout and cuts the rest. It closes ln.
 func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	if err := s.checkPeers(); err != nil {
 		_ = ln.Close()
@@ -151,6 +154,14 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	s.health.Shutdown()
 	if s.cfg.OnDrain != nil {
 		s.cfg.OnDrain()
+	}
+	if s.cfg.DrainDelay > 0 {
+		select {
+		case <-time.After(s.cfg.DrainDelay):
+		case err := <-served:
+			s.grpc.Stop()
+			return fault.Wrap(fault.Internal, err, "gRPC server on "+ln.Addr().String()+" ended")
+		}
 	}
 	stopped := make(chan struct{})
 	go func() {

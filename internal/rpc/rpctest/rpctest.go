@@ -1,6 +1,3 @@
-// Package rpctest gives tests the certificates of named peers, so that they run
-// rpc's own mutual TLS and not a stand-in. It leaves out anything a running
-// service could use.
 package rpctest
 
 import (

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"time"
@@ -10,8 +9,6 @@ import (
 	"google.golang.org/grpc"
 
 	"chatelaine.dev/internal/cli"
-	"chatelaine.dev/internal/config"
-	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/postgres"
 	"chatelaine.dev/internal/process"
 	"chatelaine.dev/internal/rpc"
@@ -29,34 +26,20 @@ func Program() cli.Program[Flags] {
 		Summary:      "Log a person in once, through every identity provider that their tools need.",
 		AdminAddress: ":8081",
 		Serve:        Serve,
-		Validate:     validate,
 		Migrations:   func() (postgres.Migrations, error) { return store.Migrations(), nil },
 	}
 }
 
-func validate(_ context.Context, path string, out io.Writer) error {
-	ok, err := config.CheckPath(path, out)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fault.New(fault.Invalid, "the resources are not valid")
-	}
-	return nil
-}
-
 // Serve runs the authorization server until ctx ends.
 func Serve(ctx context.Context, flags *Flags) error {
-	set, report := config.Load(flags.Path)
-	if err := report.Err(); err != nil {
-		_, _ = report.WriteTo(os.Stderr) // the error says the rest
-		return fault.Wrap(fault.Invalid, err, "the resources are not valid")
+	set, warnings, err := flags.Load(os.Stderr)
+	if err != nil {
+		return err
 	}
 	tel, err := telemetry.Start(ctx, flags.Telemetry.Options("authserver"))
 	if err != nil {
 		return err
 	}
-	_, warnings := report.Count()
 	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("digest", set.Digest()), slog.Int("warnings", warnings))
 
 	identity, err := rpc.LoadTLS(flags.Files(), tel.Logger)
@@ -110,7 +93,7 @@ func run(ctx context.Context, flags *Flags, server *Server, identity *rpc.TLS, h
 		tel.Logger.InfoContext(ctx, "listening", slog.String("address", ln.Addr().String()))
 	}
 	grpcServer, err := rpc.NewServer(rpc.ServerConfig{
-		TLS: identity, Telemetry: tel, ReflectionPeers: []string{"operator"}, StopTimeout: flags.DrainTimeout,
+		TLS: identity, Telemetry: tel, ReflectionPeers: []string{"operator"}, DrainDelay: flags.DrainDelay, StopTimeout: flags.DrainTimeout,
 		Peers: map[string][]string{authserverv1.SubjectTokenService_ServiceDesc.ServiceName: {"tokenbroker"}},
 	})
 	if err != nil {
@@ -118,14 +101,14 @@ func run(ctx context.Context, flags *Flags, server *Server, identity *rpc.TLS, h
 	}
 	authserverv1.RegisterSubjectTokenServiceServer(grpcServer, server.Subject)
 
-	group := process.Group{Logger: tel.Logger, StopTimeout: flags.DrainDelay + flags.DrainTimeout + 5*time.Second}
+	group := process.Group{Logger: tel.Logger, StopTimeout: flags.StopTimeout()}
 	group.Add("public", public.Run)
-	group.Add("admin", admin.Run)
 	group.Add("grpc", grpcServer.Task(internal.Listener))
 	group.Add("keys", server.Keys.Run)
 	group.Add("outbox", server.Outbox.Run)
 	group.Add("sweep", server.Sweeper.Run)
-	group.Add("telemetry", tel.Task)
+	group.AddLast("admin", admin.Run) // probes and scrapes see the stop
+	group.AddLast("telemetry", tel.Task)
 	return group.Run(ctx)
 }
 

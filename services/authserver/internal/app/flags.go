@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -16,6 +17,7 @@ type Flags struct {
 	cli.Admin
 	cli.TLS
 	cli.Database
+	cli.Drain
 
 	PublicAddress string `default:":8080" help:"Where browsers and OAuth clients are served (${default})."`
 	GRPCAddress   string `name:"grpc-address" default:":8082" help:"Where the token broker is served over mutual TLS (${default})."`
@@ -26,23 +28,22 @@ type Flags struct {
 	RegistrationBurst      int           `default:"300" help:"Client registrations at once and address (${default})."`
 	RefreshGrace           time.Duration `default:"60s" help:"How long a rotated refresh token is answered with the same successor, 0 to 5m (${default})."`
 	KeyPublishDelay        time.Duration `default:"10m" help:"How long a new signing key is published before it signs (${default})."`
-	UnusedClients          time.Duration `default:"168h" help:"When a client that registered and never logged in is removed (${default})."`
+	UnusedClients          time.Duration `default:"24h" help:"When a client that registered and never began a login is removed (${default})."`
 	IdleClients            time.Duration `default:"2160h" help:"When a client without a living session is removed after its last login (${default})."`
-	DrainDelay             time.Duration `default:"0s" help:"How long requests are still taken after a stop was asked for, for load balancers to notice."`
-	DrainTimeout           time.Duration `default:"15s" help:"How long running requests may take to finish after that (${default})."`
 }
 
 const maxGrace = 5 * time.Minute
 
 // Check looks at what kong cannot. Errors are Invalid.
 func (f *Flags) Check() error {
-	for name, ok := range map[string]bool{
-		"registrations-per-minute": f.RegistrationsPerMinute > 0, "registration-burst": f.RegistrationBurst > 0,
-		"unused-clients": f.UnusedClients > 0, "idle-clients": f.IdleClients > 0, "drain-timeout": f.DrainTimeout > 0,
-	} {
-		if !ok {
-			return fault.Newf(fault.Invalid, "--%s must be greater than zero", name)
-		}
+	if err := cmp.Or(
+		cli.Positive("registrations-per-minute", f.RegistrationsPerMinute),
+		cli.Positive("registration-burst", f.RegistrationBurst),
+		cli.Positive("unused-clients", f.UnusedClients),
+		cli.Positive("idle-clients", f.IdleClients),
+		f.Drain.Check(),
+	); err != nil {
+		return err
 	}
 	if f.RefreshGrace < 0 || f.RefreshGrace > maxGrace {
 		return fault.New(fault.Invalid, "--refresh-grace must be within 0 and 5m")

@@ -25,6 +25,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"chatelaine.dev/internal/cli"
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
@@ -147,7 +148,7 @@ func newSystemWith(t *testing.T, o options) *system {
 	s.must(err)
 	flags := &app.Flags{
 		RegistrationsPerMinute: 600, RegistrationBurst: 600, RefreshGrace: time.Minute, KeyPublishDelay: 10 * time.Minute,
-		UnusedClients: time.Hour, IdleClients: time.Hour, DrainTimeout: time.Second,
+		UnusedClients: time.Hour, IdleClients: time.Hour, Drain: cli.Drain{DrainTimeout: time.Second},
 	}
 	if o.flags != nil {
 		o.flags(flags)

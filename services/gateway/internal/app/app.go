@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -11,8 +10,6 @@ import (
 	"google.golang.org/grpc"
 
 	"chatelaine.dev/internal/cli"
-	"chatelaine.dev/internal/config"
-	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/process"
 	"chatelaine.dev/internal/rpc"
 	"chatelaine.dev/internal/secret"
@@ -29,33 +26,19 @@ func Program() cli.Program[Flags] {
 		Summary:      "One address for many MCP servers, each called with the right credential of the person.",
 		AdminAddress: ":8001",
 		Serve:        Serve,
-		Validate:     validate,
 	}
-}
-
-func validate(_ context.Context, path string, out io.Writer) error {
-	ok, err := config.CheckPath(path, out)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fault.New(fault.Invalid, "the resources are not valid")
-	}
-	return nil
 }
 
 // Serve runs the gateway until ctx ends.
 func Serve(ctx context.Context, flags *Flags) error {
-	set, report := config.Load(flags.Path)
-	if !report.OK() {
-		_, _ = report.WriteTo(os.Stderr) // many lines, for the person who starts us
-		return fault.New(fault.Invalid, "the resources are not valid")
+	set, warnings, err := flags.Load(os.Stderr)
+	if err != nil {
+		return err
 	}
 	tel, err := telemetry.Start(ctx, flags.Telemetry.Options("gateway"))
 	if err != nil {
 		return err
 	}
-	_, warnings := report.Count()
 	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("digest", set.Digest()),
 		slog.Int("backends", len(set.Deployment().Backends)), slog.Int("warnings", warnings))
 
@@ -99,11 +82,11 @@ func Serve(ctx context.Context, flags *Flags) error {
 		}
 		tel.Logger.InfoContext(ctx, "listening", slog.String("address", ln.Addr().String()))
 	}
-	group := process.Group{Logger: tel.Logger, StopTimeout: flags.DrainDelay + flags.DrainTimeout + 5*time.Second}
+	group := process.Group{Logger: tel.Logger, StopTimeout: flags.StopTimeout()}
 	group.Add("public", public.Run)
-	group.Add("admin", admin.Run)
 	group.AddLast("credentials", gateway.Credentials.Run) // requests that still run hear of their session's end
-	group.Add("telemetry", tel.Task)
+	group.AddLast("admin", admin.Run)                     // probes and scrapes see the stop
+	group.AddLast("telemetry", tel.Task)
 	return group.Run(ctx)
 }
 

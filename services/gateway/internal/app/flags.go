@@ -1,6 +1,9 @@
 package app
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +21,7 @@ type Flags struct {
 	cli.Admin
 	cli.TLS
 	cli.Dial
+	cli.Drain
 
 	PublicAddress string       `default:":8000" help:"Where MCP clients are served (${default})."`
 	BrokerAddress string       `required:"" placeholder:"HOST:PORT" help:"The token broker's gRPC address; its certificate must name 'tokenbroker'."`
@@ -32,25 +36,24 @@ type Flags struct {
 	AllowedOrigin  []string                 `placeholder:"ORIGIN" help:"Origin of browser clients to accept beside the audience's and loopback (repeatable; * is any)."`
 	MaxStreams     int                      `default:"64" help:"Most streams of messages that one login session may have open at a time (${default})."`
 	MaxBodyBytes   int64                    `default:"4194304" help:"Largest request that is read, in bytes (${default})."`
-	DrainDelay     time.Duration            `default:"0s" help:"How long requests are still taken after a stop was asked for, for load balancers to notice."`
-	DrainTimeout   time.Duration            `default:"15s" help:"How long running requests may take to finish after that (${default})."`
 }
 
 // check looks at what kong cannot. Errors are Invalid.
 func (f *Flags) check(backends func(string) bool) error {
-	for name, positive := range map[string]bool{
-		"max-unwatched": f.MaxUnwatched > 0, "backend-timeout": f.BackendTimeout > 0,
-		"max-body-bytes": f.MaxBodyBytes > 0, "max-streams": f.MaxStreams > 0, "drain-timeout": f.DrainTimeout > 0,
-	} {
-		if !positive {
-			return fault.Newf(fault.Invalid, "--%s must be greater than zero", name)
-		}
+	if err := cmp.Or(
+		cli.Positive("max-unwatched", f.MaxUnwatched),
+		cli.Positive("backend-timeout", f.BackendTimeout),
+		cli.Positive("max-body-bytes", f.MaxBodyBytes),
+		cli.Positive("max-streams", f.MaxStreams),
+		f.Drain.Check(),
+	); err != nil {
+		return err
 	}
-	for name, d := range f.TimeoutFor {
+	for _, name := range slices.Sorted(maps.Keys(f.TimeoutFor)) {
 		if !backends(name) {
 			return fault.Newf(fault.Invalid, "--timeout-for: there is no backend %q", name)
 		}
-		if d <= 0 {
+		if f.TimeoutFor[name] <= 0 {
 			return fault.Newf(fault.Invalid, "--timeout-for: the timeout of %s must be greater than zero", name)
 		}
 	}
@@ -68,7 +71,7 @@ func (f *Flags) keys(secrets *secret.Resolver) (*keyring.Ring, error) {
 	for _, ref := range f.SessionKey {
 		key, err := secrets.ResolveKey(ref, keyring.KeySize, keyring.KeySize)
 		if err != nil {
-			return nil, fault.Wrap(fault.KindOf(err), err, "--session-key: "+err.Error())
+			return nil, fault.From(err).WithPrefix("--session-key")
 		}
 		keys = append(keys, key)
 	}

@@ -3,7 +3,6 @@ package app
 import (
 	"log/slog"
 	"net/http"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -143,41 +142,14 @@ func newCredentials(cfg *Config) (*credentials.Manager, error) {
 	return credentials.New(c)
 }
 
-// keysTimeout bounds one request for the issuer's keys or metadata.
-const keysTimeout = 5 * time.Second
-
-// newVerifier returns nil in anonymous mode. Our own issuer writes RFC 9068
-// access tokens; others may predate that.
+// newVerifier returns nil in anonymous mode.
 func newVerifier(cfg *Config, dials outbound.Dials) (resource.Verifier, error) {
 	d := cfg.Set.Deployment()
 	if d.Mode == config.ModeAnonymous {
 		return nil, nil // no tokens, nothing to verify them
 	}
-	issuer := d.Issuer
-	client := outbound.Config{Timeout: keysTimeout, Dials: dials, Policy: outbound.Policy{
-		AllowPrivate: issuer.AllowPrivateIPs, AllowLoopback: true, // the operator wrote the URL
-	}, Tracer: cfg.Telemetry.Tracer, Propagator: cfg.Telemetry.Propagator}
-	if cfg.Flags.JWKSURL != "" || d.Mode == config.ModeAuthServer {
-		client.Policy = outbound.Trusted()
-	}
-	if issuer.CABundle != nil {
-		pem, err := cfg.Secrets.Resolve(*issuer.CABundle)
-		if err != nil {
-			return nil, fault.Wrap(fault.KindOf(err), err, "the issuer's CA bundle: "+err.Error())
-		}
-		if client.RootCAs, err = backend.Roots(pem); err != nil {
-			return nil, fault.Wrap(fault.Invalid, err, "the issuer's CA bundle: "+err.Error())
-		}
-	}
-	v := bearer.Config{
-		Issuer: issuer.URL, JWKSURL: issuer.JWKSURL, Client: outbound.New(client),
-		Algorithms: bearer.Asymmetric(),
-	}
-	if cfg.Flags.JWKSURL != "" {
-		v.JWKSURL = cfg.Flags.JWKSURL
-	}
-	if d.Mode == config.ModeAuthServer {
-		v.Type = bearer.TypeAccessToken
-	}
-	return bearer.New(v)
+	return bearer.ForIssuer(bearer.IssuerConfig{
+		Issuer: *d.Issuer, Ours: d.Mode == config.ModeAuthServer, JWKSURL: cfg.Flags.JWKSURL,
+		Secrets: cfg.Secrets, Dials: dials, Tracer: cfg.Telemetry.Tracer, Propagator: cfg.Telemetry.Propagator,
+	})
 }

@@ -63,7 +63,7 @@ func newTarget(b *config.Backend, cfg *Config) (*target, error) {
 	for name, ref := range b.Headers.Secret {
 		value, err := cfg.Secrets.Resolve(ref)
 		if err != nil {
-			return nil, fault.Wrap(fault.KindOf(err), err, "backend "+b.Name+": headerForward: "+err.Error())
+			return nil, fault.From(err).WithPrefix("backend " + b.Name + ": headerForward")
 		}
 		t.static = append(t.static, staticHeader{http.CanonicalHeaderKey(name), []string{value.Reveal()}})
 	}
@@ -104,24 +104,11 @@ func roots(b *config.Backend, secrets *secret.Resolver) (*x509.CertPool, error) 
 	}
 	pem, err := secrets.Resolve(*b.CABundle)
 	if err != nil {
-		return nil, fault.Wrap(fault.KindOf(err), err, "backend "+b.Name+": caBundleRef: "+err.Error())
+		return nil, fault.From(err).WithPrefix("backend " + b.Name + ": caBundleRef")
 	}
-	pool, err := Roots(pem)
+	pool, err := outbound.WithSystemRoots(pem)
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "backend "+b.Name+": caBundleRef: "+err.Error())
-	}
-	return pool, nil
-}
-
-// Roots returns the system's certificate authorities and those of a PEM bundle.
-// The error of a bundle without certificates is Invalid.
-func Roots(bundle secret.String) (*x509.CertPool, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil { // a machine without any
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM([]byte(bundle.Reveal())) {
-		return nil, fault.New(fault.Invalid, "the bundle has no PEM certificate")
+		return nil, fault.From(err).WithPrefix("backend " + b.Name + ": caBundleRef")
 	}
 	return pool, nil
 }

@@ -2,14 +2,12 @@ package app
 
 import (
 	"context"
-	"io"
+	"os"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"chatelaine.dev/internal/cli"
-	"chatelaine.dev/internal/config"
-	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/postgres"
 	"chatelaine.dev/internal/process"
 	"chatelaine.dev/internal/rpc"
@@ -26,25 +24,17 @@ func Program() cli.Program[Flags] {
 		Summary:      "Keep people's connections to their identity providers, and hand out what each backend needs.",
 		AdminAddress: ":9092",
 		Serve:        Serve,
-		Validate:     validate,
 		Migrations:   func() (postgres.Migrations, error) { return schema.Migrations(), nil },
 	}
-}
-
-func validate(_ context.Context, path string, out io.Writer) error {
-	ok, err := config.CheckPath(path, out)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fault.New(fault.Invalid, "the resources are not valid")
-	}
-	return nil
 }
 
 // Serve runs the token broker until ctx ends.
 func Serve(ctx context.Context, flags *Flags) error {
 	if err := flags.check(); err != nil {
+		return err
+	}
+	// Looked at here for its words alone: the source of configurations loads it.
+	if _, _, err := flags.Load(os.Stderr); err != nil {
 		return err
 	}
 	tel, err := telemetry.Start(ctx, flags.Telemetry.Options("tokenbroker"))
@@ -62,9 +52,6 @@ func Serve(ctx context.Context, flags *Flags) error {
 	database.Tracer = tel.Tracer
 	listenURL, err := flags.listenURL()
 	if err != nil {
-		return err
-	}
-	if err := postgres.CheckTransport(listenURL); err != nil {
 		return err
 	}
 	pool, err := postgres.Open(ctx, database)
@@ -110,11 +97,12 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	rest := process.HTTPServer{
 		Address: flags.RESTAddress, Handler: handler, TLS: s.cfg.Identity.ServerConfig("h2", "http/1.1"),
-		WriteTimeout: time.Minute, DrainTimeout: flags.DrainTimeout, Logger: log,
+		WriteTimeout: time.Minute, DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout, Logger: log,
+		OnDrain: s.cfg.Health.Drain,
 	}
 	admin := process.HTTPServer{
 		Address: flags.AdminAddress, Handler: s.cfg.Telemetry.AdminHandler(s.cfg.Health),
-		WriteTimeout: time.Minute, Logger: log, OnDrain: s.cfg.Health.Drain,
+		WriteTimeout: time.Minute, Logger: log,
 	}
 	internal := process.HTTPServer{Address: flags.GRPCAddress} // for its Listen alone
 	for _, server := range []*process.HTTPServer{&rest, &admin, &internal} {
@@ -125,14 +113,14 @@ func (s *Server) Run(ctx context.Context) error {
 	log.InfoContext(ctx, "listening", "grpc", internal.Listener.Addr().String(),
 		"rest", rest.Listener.Addr().String(), "admin", admin.Listener.Addr().String())
 
-	group := process.Group{Logger: log, StopTimeout: flags.DrainTimeout + 5*time.Second}
+	group := process.Group{Logger: log, StopTimeout: flags.StopTimeout()}
 	group.Add("grpc", s.grpc.Task(internal.Listener))
 	group.Add("rest", rest.Run)
-	group.Add("admin", admin.Run)
 	for _, task := range s.tasks {
 		group.Add(task.name, task.run)
 	}
-	group.Add("telemetry", s.cfg.Telemetry.Task)
+	group.AddLast("admin", admin.Run) // probes and scrapes see the stop
+	group.AddLast("telemetry", s.cfg.Telemetry.Task)
 	defer s.refresher.Drain(lifetime) // calls that were drained may have begun attempts
 	return group.Run(ctx)
 }

@@ -19,6 +19,7 @@ type Flags struct {
 	cli.TLS
 	cli.Database
 	cli.Dial
+	cli.Drain
 
 	GRPCAddress string `name:"grpc-address" default:":9090" help:"Where the authserver, gateways and operators are served over mutual TLS (${default})."`
 	RESTAddress string `name:"rest-address" default:":9091" help:"Where operators are served REST over mutual TLS (${default})."`
@@ -33,7 +34,6 @@ type Flags struct {
 
 	AuditRetention time.Duration `default:"2160h" help:"How long audit records are kept, at least 24h (${default})."`
 	EventRetention time.Duration `default:"24h" help:"How long events are kept for watchers to resume, at least 1h (${default})."`
-	DrainTimeout   time.Duration `default:"15s" help:"How long running calls may take to finish after a stop was asked for (${default})."`
 }
 
 const (
@@ -48,23 +48,20 @@ func (f *Flags) check() error {
 		return fault.New(fault.Invalid, "--audit-retention must be at least 24h")
 	case f.EventRetention < minEventRetention:
 		return fault.New(fault.Invalid, "--event-retention must be at least 1h")
-	case f.DrainTimeout <= 0:
-		return fault.New(fault.Invalid, "--drain-timeout must be greater than zero")
 	}
-	return nil
+	return f.Drain.Check()
 }
 
 // listenURL returns where events are read.
 func (f *Flags) listenURL() (secret.String, error) {
-	switch {
-	case f.DatabaseListenURLFile != "" && !f.DatabaseListenURL.IsZero():
-		return secret.String{}, fault.New(fault.Invalid, "--database-listen-url and --database-listen-url-file exclude each other")
-	case f.DatabaseListenURLFile != "":
-		return postgres.ReadURLFile(f.DatabaseListenURLFile)
-	case !f.DatabaseListenURL.IsZero():
-		return f.DatabaseListenURL, nil
+	url, err := cli.URLFrom("database-listen-url", f.DatabaseListenURL, f.DatabaseListenURLFile)
+	if err != nil {
+		return url, err
 	}
-	return f.URL()
+	if url.IsZero() {
+		return f.URL()
+	}
+	return url, postgres.CheckTransport(url)
 }
 
 // keys reads the key-encryption keys.
@@ -73,7 +70,7 @@ func (f *Flags) keys(secrets *secret.Resolver) (*seal.Keys, error) {
 	for _, ref := range f.KeyEncryptionKey {
 		key, err := secrets.ResolveKey(ref, seal.KeySize, seal.KeySize)
 		if err != nil {
-			return nil, fault.Wrap(fault.KindOf(err), err, "--key-encryption-key cannot be used")
+			return nil, fault.From(err).WithPrefix("--key-encryption-key")
 		}
 		keys = append(keys, key)
 	}

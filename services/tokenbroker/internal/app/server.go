@@ -223,7 +223,7 @@ func (s *Server) addServices() error {
 	var err error
 	s.grpc, err = rpc.NewServer(rpc.ServerConfig{
 		TLS: s.cfg.Identity, Telemetry: s.cfg.Telemetry, ReflectionPeers: []string{"operator"},
-		StopTimeout: s.cfg.Flags.DrainTimeout,
+		DrainDelay: s.cfg.Flags.DrainDelay, StopTimeout: s.cfg.Flags.DrainTimeout,
 		Peers: map[string][]string{
 			brokerv1.LoginService_ServiceDesc.ServiceName:      {"authserver"},
 			brokerv1.CredentialService_ServiceDesc.ServiceName: {"gateway"},

@@ -12,6 +12,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/rpc"
+	"chatelaine.dev/internal/telemetry"
 )
 
 // Action says what was done.
@@ -114,24 +115,10 @@ func (r *Recorder) Record(ctx context.Context, rec Record) error {
 // Log writes the line of a record that the store already has, and counts it.
 func (r *Recorder) Log(ctx context.Context, rec Record) {
 	rec = rec.Complete(ctx)
-	attrs := make([]slog.Attr, 0, 10)
-	for _, f := range []struct{ key, value string }{
-		{"action", string(rec.Action)},
-		{"outcome", rec.Outcome},
-		{"user_id", rec.UserID},
-		{"session_id", rec.SessionID},
-		{"client_id", rec.ClientID},
-		{"backend", rec.Backend},
-		{"provider", rec.Provider},
-		{"connection_id", rec.ConnectionID},
-		{"strategy", rec.Strategy},
-		{"peer", rec.Peer},
-	} {
-		if f.value != "" {
-			attrs = append(attrs, slog.String(f.key, f.value))
-		}
-	}
-	r.log.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...) // the handler adds trace_id
+	telemetry.Audit(ctx, r.log, string(rec.Action), rec.Outcome, // the handler adds trace_id
+		slog.String("user_id", rec.UserID), slog.String("session_id", rec.SessionID), slog.String("client_id", rec.ClientID),
+		slog.String("backend", rec.Backend), slog.String("provider", rec.Provider), slog.String("connection_id", rec.ConnectionID),
+		slog.String("strategy", rec.Strategy), slog.String("peer", rec.Peer))
 	r.count(ctx, &rec)
 }
 

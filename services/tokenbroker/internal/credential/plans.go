@@ -2,7 +2,6 @@ package credential
 
 import (
 	"errors"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -163,20 +162,10 @@ func (p *Plans) verifier(d *config.Deployment) (*bearer.Verifier, error) {
 	if known != nil {
 		return known, nil
 	}
-	client, err := p.issuerClient(&id)
-	if err != nil {
-		return nil, err
-	}
-	cfg := bearer.Config{
-		Issuer: id.URL, JWKSURL: id.JWKSURL, Client: client,
-		Type: bearer.TypeAccessToken, Algorithms: bearer.Asymmetric(), Now: p.cfg.Now,
-	}
-	if id.external {
-		cfg.Type = ""
-	} else if p.cfg.JWKSURL != "" {
-		cfg.JWKSURL = p.cfg.JWKSURL
-	}
-	made, err := bearer.New(cfg)
+	made, err := bearer.ForIssuer(bearer.IssuerConfig{
+		Issuer: *d.Issuer, Ours: !id.external, JWKSURL: p.cfg.JWKSURL,
+		Secrets: p.cfg.Secrets, Dials: p.cfg.Dials, Now: p.cfg.Now,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -184,28 +173,6 @@ func (p *Plans) verifier(d *config.Deployment) (*bearer.Verifier, error) {
 	defer p.mu.Unlock()
 	p.verifiers[id] = made
 	return made, nil
-}
-
-// issuerClient fetches keys. Our own authserver is a neighbour, on whatever
-// address; somebody else's issuer is reached under its own policy.
-func (p *Plans) issuerClient(id *issuer) (*http.Client, error) {
-	cfg := outbound.Config{Policy: outbound.Trusted(), Dials: p.cfg.Dials}
-	if id.external {
-		cfg.Policy = outbound.Policy{
-			AllowPrivate:  id.AllowPrivateIPs,
-			AllowLoopback: endpoint.Loopback(id.URL) || id.JWKSURL != "" && endpoint.Loopback(id.JWKSURL),
-		}
-	}
-	if !id.caBundle.IsZero() {
-		pem, err := p.cfg.Secrets.Resolve(id.caBundle)
-		if err != nil {
-			return nil, err
-		}
-		if cfg.RootCAs, err = endpoint.WithSystemRoots(pem); err != nil {
-			return nil, err
-		}
-	}
-	return outbound.New(cfg), nil
 }
 
 // headerValue reports whether a text can be put into a header as it is.

@@ -92,7 +92,7 @@ func New(strategy *config.TokenExchangeStrategy, cfg Config) (*Client, error) {
 		// The operator wrote the URL, so that a private address is meant.
 		HTTP: outbound.New(outbound.Config{
 			Timeout: timeout, Dials: cfg.Dials,
-			Policy: outbound.Policy{AllowPrivate: true, AllowLoopback: endpoint.Loopback(strategy.TokenURL)},
+			Policy: outbound.Policy{AllowPrivate: true, AllowLoopback: outbound.Loopback(strategy.TokenURL)},
 		}),
 		Timeout: timeout, Observer: cfg.Observer, Now: cfg.Now,
 	})

@@ -153,7 +153,7 @@ func httpClient(p *config.Provider, cfg Config) (*http.Client, error) {
 	policy := outbound.Policy{AllowPrivate: p.AllowPrivateIPs}
 	var roots *x509.CertPool
 	for _, text := range configuredURLs(p) {
-		if endpoint.Loopback(text) {
+		if outbound.Loopback(text) {
 			policy.AllowLoopback = true
 		}
 	}
@@ -162,7 +162,7 @@ func httpClient(p *config.Provider, cfg Config) (*http.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		if roots, err = endpoint.WithSystemRoots(pem); err != nil {
+		if roots, err = outbound.WithSystemRoots(pem); err != nil {
 			return nil, err
 		}
 	}
@@ -200,7 +200,7 @@ func usableEndpoint(p *config.Provider, text string) bool {
 		return true
 	case "http":
 		issuer, err := url.Parse(p.OIDC.Issuer)
-		return err == nil && issuer.Scheme == "http" && (p.AllowHTTP || endpoint.Loopback(text))
+		return err == nil && issuer.Scheme == "http" && (p.AllowHTTP || outbound.Loopback(text))
 	}
 	return false
 }
