@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"chatelaine.dev/e2e/crowd"
 	"chatelaine.dev/examples/browse"
 	"chatelaine.dev/examples/demo"
 	"chatelaine.dev/examples/journey"
@@ -34,6 +35,7 @@ func runDemo(t *testing.T, s *stack.Stack, p person) string {
 }
 
 func TestDemoShowsWhatBackendsSayAndARestartKeepsLogins(t *testing.T) {
+	needProcesses(t)
 	t.Parallel()
 	dir := t.TempDir()
 	ports, err := stack.FreePorts(t.Context())
@@ -42,7 +44,7 @@ func TestDemoShowsWhatBackendsSayAndARestartKeepsLogins(t *testing.T) {
 	}
 	p := personNumber(0) // another stack: nobody's data but its own
 	file := filepath.Join(dir, "people.yaml")
-	if err := writePeople(file); err != nil {
+	if err := crowd.Write(file); err != nil {
 		t.Fatal(err)
 	}
 	start := func() *stack.Stack {

@@ -76,6 +76,7 @@ func pendingSessions(t *testing.T, clientID string) int {
 }
 
 func TestRequiredProviderThatFailsEndsTheChainAndLeavesNothing(t *testing.T) {
+	needProcesses(t)
 	ports := shared.stack.Ports()
 	for name, settings := range map[string]any{
 		"an error":        map[string]any{"token": map[string]any{"mode": "error", "error": "invalid_grant"}},
@@ -114,6 +115,7 @@ func TestRequiredProviderThatFailsEndsTheChainAndLeavesNothing(t *testing.T) {
 }
 
 func TestOptionalProviderThatFailsIsSkipped(t *testing.T) {
+	needProcesses(t)
 	ports := shared.stack.Ports()
 	for name, settings := range map[string]any{
 		"an error":  map[string]any{"token": map[string]any{"mode": "error", "error": "invalid_grant"}},
@@ -154,6 +156,7 @@ func TestOptionalProviderThatFailsIsSkipped(t *testing.T) {
 }
 
 func TestBackendThatIsDownSlowOrUnauthorizedCostsOnlyItsOwnTools(t *testing.T) {
+	needProcesses(t)
 	ports := shared.stack.Ports()
 	for _, version := range []string{"2025-11-25", "2026-07-28"} {
 		p := newPerson(t) // each era its own: a credential that was just renewed is not renewed again

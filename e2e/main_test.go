@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"chatelaine.dev/e2e/crowd"
 	"chatelaine.dev/examples/stack"
 )
 
@@ -39,6 +40,10 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
+	if attached := os.Getenv(attachEnv); attached != "" {
+		shared = &world{stack: stack.Attach(stack.Config{Dir: attached, Ports: stack.DefaultPorts(0)}, os.Getenv(databaseEnv))}
+		return m.Run(), nil
+	}
 	dir, err := os.MkdirTemp("", "chatelaine-e2e-")
 	if err != nil {
 		return 1, err
@@ -67,7 +72,7 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	peopleFile := filepath.Join(dir, "people.yaml")
-	if err := writePeople(peopleFile); err != nil {
+	if err := crowd.Write(peopleFile); err != nil {
 		return 1, err
 	}
 	w.stack, err = stack.Start(ctx, stack.Config{
@@ -84,6 +89,23 @@ func run(m *testing.M) (code int, err error) {
 	defer func() { err = errors.Join(err, w.stack.Stop()) }()
 	shared = w
 	return m.Run(), nil
+}
+
+// With attachEnv set, the tests that can run against the deployment at the
+// documented ports, whatever runs it, and the others are skipped. It names a
+// folder with tls/ as stack.Attach wants it; its people are those of package crowd.
+const (
+	attachEnv   = "CHATELAINE_E2E_ATTACH"
+	databaseEnv = "CHATELAINE_E2E_DATABASE_URL" // of the superuser
+)
+
+// needProcesses skips a test that starts, breaks, records or reads the logs of the
+// stack's processes, when they are somebody else's.
+func needProcesses(t *testing.T) {
+	t.Helper()
+	if shared.stack.Attached() {
+		t.Skip("needs a stack of the tests' own")
+	}
 }
 
 // record puts a recording proxy in front of each server that sees a credential

@@ -165,6 +165,7 @@ func search(ctx context.Context, conn *pgx.Conn, secrets needles) (found []findi
 }
 
 func TestNoSecretIsReadableInTheDatabase(t *testing.T) {
+	needProcesses(t)
 	// Not parallel: it looks at everything that the tests before it left, and plants a table.
 	ctx := t.Context()
 	p := newPerson(t)

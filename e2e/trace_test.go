@@ -31,6 +31,7 @@ func eventually(t *testing.T, what func() string) {
 }
 
 func TestOneTraceSpansClientGatewayBrokerUpstreamAndBackend(t *testing.T) {
+	needProcesses(t)
 	t.Parallel()
 	login := newPerson(t).logIn(t)
 	// One request without a session before it, as a stateless client makes it: the first to payroll of this login, so

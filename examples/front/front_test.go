@@ -128,6 +128,28 @@ func TestEveryReplicaGetsItsShareAndTheRequestUnchanged(t *testing.T) {
 	}
 }
 
+func TestTheFirstRequestsMayComeAtOnce(t *testing.T) {
+	t.Parallel()
+	port, listeners := listen(t, "127.0.0.1")
+	serve(t, listeners[0], echo)
+	url := newFront(t, port, &names{addresses: []string{"127.0.0.1"}})
+	var group sync.WaitGroup
+	for range 16 {
+		group.Go(func() {
+			resp, err := http.Get(url)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Error(resp.Status)
+			}
+		})
+	}
+	group.Wait()
+}
+
 func TestADeadReplicaCostsNoRequest(t *testing.T) {
 	t.Parallel()
 	port, listeners := listen(t, "127.0.0.1", "127.0.0.2")

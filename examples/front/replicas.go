@@ -26,9 +26,10 @@ var errNoReplica = errors.New("the name has no address")
 // inTurn returns the addresses to try for one request, the next in turn first.
 func (r *replicas) inTurn(ctx context.Context) ([]string, error) {
 	r.mu.Lock()
-	stale := time.Since(r.asked) > resolveEvery
+	// As long as nothing is known everybody asks; later one does, and the others use what is known.
+	stale := len(r.addresses) == 0 || time.Since(r.asked) > resolveEvery
 	if stale {
-		r.asked = time.Now() // the others of this moment use what is known
+		r.asked = time.Now()
 	}
 	r.mu.Unlock()
 	if stale {
@@ -37,7 +38,6 @@ func (r *replicas) inTurn(ctx context.Context) ([]string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.addresses) == 0 {
-		r.asked = time.Time{}
 		return nil, errNoReplica
 	}
 	var good, doubtful []string

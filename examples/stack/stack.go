@@ -53,6 +53,8 @@ type Stack struct {
 	cfg      Config
 	cluster  *pgcluster.Cluster
 	children []*child
+
+	databaseURL string // of Attach; else the cluster knows it
 }
 
 // Start starts everything and returns when all of it is ready. On error nothing
@@ -264,7 +266,12 @@ func (s *Stack) MCPURL() string { return local(s.cfg.Ports.Gateway) + "/mcp" }
 func (s *Stack) BrokerAddress() string { return hostPort(s.cfg.Ports.Broker) }
 
 // DatabaseURL is the superuser's URL of the stack's database.
-func (s *Stack) DatabaseURL() string { return s.cluster.URL(database).Reveal() }
+func (s *Stack) DatabaseURL() string {
+	if s.Attached() {
+		return s.databaseURL
+	}
+	return s.cluster.URL(database).Reveal()
+}
 
 func local(port int) string {
 	return (&url.URL{Scheme: "http", Host: "localhost:" + strconv.Itoa(port)}).String()
