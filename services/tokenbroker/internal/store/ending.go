@@ -114,10 +114,11 @@ func (s *Store) EndSessions(ctx context.Context, which SessionsToEnd) (count End
 func (s *Store) endNext(ctx context.Context, which *SessionsToEnd, before time.Time) (ended []Ended, more bool, err error) {
 	const matches = `s.state <> 'ended' AND s.created_at <= $1 AND ($2 = '' OR s.user_id = $2)`
 	err = s.change(ctx, func(c *change) error {
-		// By id, so that two that run at once do not lock each other out.
+		// In one order, so that two that run at once do not lock each other out; this
+		// one has an index of the sessions that are not over.
 		rows, err := c.Query(ctx, `
 			SELECT `+sessionColumns+` FROM tokenbroker.sessions s WHERE `+matches+`
-			ORDER BY s.id LIMIT $3 FOR UPDATE`, before, which.UserID, endBatch)
+			ORDER BY s.expires_at, s.id LIMIT $3 FOR UPDATE`, before, which.UserID, endBatch)
 		if err != nil {
 			return err
 		}
