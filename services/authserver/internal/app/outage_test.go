@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -11,45 +12,35 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"chatelaine.dev/internal/pgtest"
 	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/rpc/rpctest"
 	"chatelaine.dev/internal/secret"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/authserver/internal/store"
 )
 
-// wire is the way to a Postgres, which can be cut.
+// wire is the way to a Postgres or a broker, which can be cut.
 type wire struct {
-	address string // of the Unix socket behind it
+	behind string // HOST:PORT or a Unix socket
 
 	mu    sync.Mutex
 	down  bool
 	conns map[net.Conn]bool
 }
 
-// wired returns a pool whose connections go over a wire to the database at u.
-func wired(t *testing.T, u secret.String) (*pgxpool.Pool, *wire) {
+// newWire returns a wire and the address of our end.
+func newWire(t *testing.T, behind string) (*wire, string) {
 	t.Helper()
-	behind, err := url.Parse(u.Reveal())
-	if err != nil {
-		t.Fatal(err)
-	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{conns: map[net.Conn]bool{}}
-	if q := behind.Query(); q.Get("host") != "" {
-		w.address = filepath.Join(q.Get("host"), ".s.PGSQL."+q.Get("port"))
-	} else {
-		w.address = behind.Host
-	}
-	front := url.URL{Scheme: "postgres", User: behind.User, Host: ln.Addr().String(), Path: behind.Path, RawQuery: "sslmode=disable"}
-	if user := behind.Query().Get("user"); user != "" {
-		front.User = url.User(user)
-	}
+	w := &wire{behind: behind, conns: map[net.Conn]bool{}}
 	var carrying sync.WaitGroup
 	carrying.Go(func() {
 		for {
@@ -60,26 +51,46 @@ func wired(t *testing.T, u secret.String) (*pgxpool.Pool, *wire) {
 			carrying.Go(func() { w.carry(conn) })
 		}
 	})
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: secret.New(front.String()), Application: "wired", MaxConns: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		pool.Close()
 		_ = ln.Close()
 		w.cut()
 		carrying.Wait()
 	})
+	return w, ln.Addr().String()
+}
+
+// wired returns a pool whose connections go over a wire to the database at u.
+func wired(t *testing.T, u secret.String) (*pgxpool.Pool, *wire) {
+	t.Helper()
+	behind, err := url.Parse(u.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, q := behind.Host, behind.Query()
+	if q.Get("host") != "" {
+		address = filepath.Join(q.Get("host"), ".s.PGSQL."+q.Get("port"))
+	}
+	front := url.URL{Scheme: "postgres", User: behind.User, Path: behind.Path, RawQuery: "sslmode=disable"}
+	if user := q.Get("user"); user != "" {
+		front.User = url.User(user)
+	}
+	w, host := newWire(t, address)
+	front.Host = host
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: secret.New(front.String()), Application: "wired", MaxConns: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
 	return pool, w
 }
 
 func (w *wire) carry(conn net.Conn) {
 	defer conn.Close()
 	network := "unix"
-	if !strings.HasPrefix(w.address, "/") {
+	if !strings.HasPrefix(w.behind, "/") {
 		network = "tcp"
 	}
-	behind, err := net.Dial(network, w.address)
+	behind, err := net.Dial(network, w.behind)
 	if err != nil {
 		return
 	}
@@ -191,6 +202,70 @@ func TestALoginGoesOnWhenTheDatabaseIsBack(t *testing.T) {
 	if got := c.refresh(first.RefreshToken); got.status != http.StatusOK {
 		t.Errorf("the refresh token was lost: %+v", got)
 	}
+}
+
+func TestALoginGoesOnWhenTheBrokerIsBack(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, pgtest.New(t, store.Migrations()))
+	ca := rpctest.NewCA(t)
+	w, address := newWire(t, h.broker.Listen(t, ca))
+	h.login = brokerv1.NewLoginServiceClient(ca.Dial(address, "tokenbroker", nil, "authserver"))
+	h.replica(h.pool)
+	c, b := h.client(), h.browser()
+	// without does a step without a broker, and again until the connection is back.
+	without := func(step func() page) page {
+		t.Helper()
+		w.cut()
+		began := time.Now()
+		p := step()
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("it took %v to say that the broker is gone", took)
+		}
+		wantStatus(t, p, http.StatusServiceUnavailable, "")
+		w.mend()
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+			if p = step(); p.status != http.StatusServiceUnavailable {
+				break
+			}
+		}
+		return p
+	}
+	consent := b.get(c.query())
+	p := without(func() page { return b.answer(consent, "approve") })
+	callback := h.broker.SignIn(t, p.location, "alice")
+	p = without(func() page { return b.get(callback) })
+	for deadline := time.Now().Add(20 * time.Second); !strings.HasPrefix(p.location, redirect) && time.Now().Before(deadline); {
+		// The first of them may still find no connection, and are then walked anew.
+		callback := h.broker.SignIn(t, p.location, "alice")
+		if p = b.get(callback); p.status == http.StatusServiceUnavailable {
+			p = b.get(callback)
+		}
+	}
+	code := h.clientAnswer(p.location).Get("code")
+	var got tokens
+	read := func(p page) page {
+		h.must(json.Unmarshal([]byte(p.body), &got))
+		return p
+	}
+	without(func() page { return read(c.post("/oauth/token", c.redemption(code))) })
+	if got.RefreshToken == "" {
+		t.Fatalf("the code was lost: %+v", got)
+	}
+	refresh := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {got.RefreshToken}}
+	got = tokens{}
+	without(func() page { return read(c.post("/oauth/token", refresh)) })
+	if got.RefreshToken == "" {
+		t.Errorf("the refresh token was lost: %+v", got)
+	}
+	w.cut() // revoked while the broker is gone: it hears of it later
+	wantStatus(t, c.post("/oauth/revoke", url.Values{"token": {got.RefreshToken}}), http.StatusOK)
+	h.settle()
+	w.mend()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && len(h.broker.Sessions("ended")) == 0; {
+		h.exec(`UPDATE authserver.session_ends SET next_attempt_at = now()`)
+		h.settle()
+	}
+	h.wantEnded(brokerv1.SessionEndReason_SESSION_END_REASON_CLIENT_REVOKED)
 }
 
 func TestALegIsWalkedAnewWhenItsResultWasLost(t *testing.T) {

@@ -110,6 +110,13 @@ func TestAStopInTheMiddleOfALoginLosesNothing(t *testing.T) {
 	if got.status != http.StatusOK {
 		t.Fatalf("tokens %+v", got)
 	}
+	for _, series := range []string{
+		`chatelaine_authserver_logins_finished_total{outcome="completed"} 1`, `chatelaine_authserver_logins_pending{phase="legs"} 0`,
+		`chatelaine_authserver_legs_total{outcome="linked",provider="octohub"} 1`, "chatelaine_authserver_outbox_length 0",
+		`chatelaine_authserver_tokens_total{grant_type="authorization_code",outcome="issued"} 1`,
+	} {
+		waitFor(t, two.admin+"/metrics", http.StatusOK, series)
+	}
 	two.stop()
 	if err := <-two.done; err != nil {
 		t.Errorf("the stop: %s", fault.Detail(err))
