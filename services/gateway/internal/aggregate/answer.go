@@ -40,7 +40,8 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // fail answers a request that failed, and logs why. A tool that failed is
-// answered with a result: it is what models get to see.
+// answered with a result: it is what models get to see. When it is the broker that
+// failed, the answer is 503, as at the endpoints of single backends.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, q *request, err error) {
 	if p, ok := errors.AsType[*problem](err); ok {
 		accesslog.From(r.Context()).Fail(accesslog.OutcomeRefused, "request")
@@ -64,6 +65,12 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, q *request, err e
 		return
 	}
 	h.log(r.Context(), err)
+	if isUnserved(err) {
+		e := backend.Explain(err)
+		w.Header().Set("Retry-After", "5")
+		jsonrpc.Write(w, e.Status, jsonrpc.AppendError(nil, q.id, e.Code, e.Text, e.Data()))
+		return
+	}
 	jsonrpc.Write(w, http.StatusOK, h.failure(q, err))
 }
 
@@ -73,15 +80,7 @@ func (h *Handler) failure(q *request, err error) []byte {
 	if q.msg.Method == "tools/call" {
 		return jsonrpc.AppendToolError(nil, q.id, e.Text, q.complete())
 	}
-	data := []byte(`{"reason":`)
-	data = jsonrpc.AppendString(data, e.Reason)
-	for _, member := range []struct{ name, value string }{{"backend", e.Backend}, {"provider", e.Provider}} {
-		if member.value != "" {
-			data = append(data, `,"`+member.name+`":`...)
-			data = jsonrpc.AppendString(data, member.value)
-		}
-	}
-	return jsonrpc.AppendError(nil, q.id, e.Code, e.Text, append(data, '}'))
+	return jsonrpc.AppendError(nil, q.id, e.Code, e.Text, e.Data())
 }
 
 // log notes on the request's line what happened, and writes a line of its own

@@ -95,16 +95,17 @@ func (b *batchWriter) events() *sse.Writer {
 type partWriter struct {
 	batch   *batchWriter
 	header  http.Header
-	status  int
 	body    bytes.Buffer
 	discard bool
+	// tooLarge: the answer is larger than maxAnswer, and was dropped.
+	tooLarge bool
 }
 
 // Header implements http.ResponseWriter.
 func (p *partWriter) Header() http.Header { return p.header }
 
-// WriteHeader implements http.ResponseWriter.
-func (p *partWriter) WriteHeader(status int) { p.status = status }
+// WriteHeader implements http.ResponseWriter. The parts of a batch have no status.
+func (p *partWriter) WriteHeader(int) {}
 
 // Write implements http.ResponseWriter.
 func (p *partWriter) Write(b []byte) (int, error) {
@@ -113,6 +114,9 @@ func (p *partWriter) Write(b []byte) (int, error) {
 		return len(b), nil
 	case p.header.Get("Content-Type") == "text/event-stream":
 		return len(b), p.batch.events().WriteRaw(b)
+	case p.tooLarge || len(b) > maxAnswer-p.body.Len():
+		p.tooLarge, p.body = true, bytes.Buffer{}
+		return len(b), nil
 	default:
 		return p.body.Write(b)
 	}
@@ -122,11 +126,13 @@ func (p *partWriter) Write(b []byte) (int, error) {
 func (p *partWriter) Flush() {}
 
 func (p *partWriter) end(id []byte) {
-	if p.discard || p.body.Len() == 0 {
-		return
-	}
 	data := p.body.Bytes()
-	if p.header.Get("Content-Type") != "application/json" {
+	switch {
+	case p.tooLarge:
+		data = jsonrpc.AppendError(nil, id, jsonrpc.CodeInternal, "the answer is too large for a batch", nil)
+	case p.discard, len(data) == 0:
+		return
+	case p.header.Get("Content-Type") != "application/json":
 		data = jsonrpc.AppendError(nil, id, jsonrpc.CodeInternal, "the request cannot be served", nil)
 	}
 	_ = p.batch.events().Write(event(data))

@@ -30,7 +30,8 @@
 //
 // Clients of the stateless era have no session. When a backend of theirs wants
 // one, the replica keeps one for this person, login session, client and backend
-// alone. Another replica opens another; each ends by the backend's own limit.
+// alone. Another replica opens another; each ends by the backend's own limit. A
+// caller without an identity gets one for each request.
 //
 // # Failures
 //
@@ -40,7 +41,8 @@
 // tool call that cannot be made is answered with a result that is an error and
 // says what to do, because models see results; other requests get a JSON-RPC
 // error. 401 means that the caller's own token is no longer good, and nothing
-// else.
+// else; 503 that the broker does not answer, so that nobody knows what the caller
+// may have: then old lists are not shown either.
 //
 // # Server to client
 //

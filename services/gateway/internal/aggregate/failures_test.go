@@ -341,3 +341,34 @@ func TestAStreamThatTheBackendClosesIsComeBackTo(t *testing.T) {
 		t.Errorf("a client that does not come back waits for ever: %q", a.body)
 	}
 }
+
+func TestOldListsAreNotShownToACallerOfWhomTheBrokerSaysNothing(t *testing.T) {
+	t.Parallel()
+	repos, other := newServer(t, "repos", serverOptions{}).echo("get").resource("r://x"), newServer(t, "other", serverOptions{}).echo("get")
+	h := newHouse(t, 1, repos, other)
+	id := h.open(t, "alice", eraSession)
+	if a := h.do(t, http.MethodPost, listing, "Mcp-Session-Id", id); !strings.Contains(a.body, "repos_get") {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	const read = `{"jsonrpc":"2.0","id":4,"method":"resources/read","params":{"uri":"r://x"}}`
+	for _, reason := range []string{credentials.ReasonBrokerUnavailable, credentials.ReasonConfigUnknown} {
+		gone := fault.New(fault.Unavailable, "the broker").WithReason(reason)
+		h.credentials.set("repos", gone)
+		h.credentials.set("other", gone)
+		for name, request := range map[string]string{"a list": listing, "a call": toolCall, "a resource": read} {
+			a := h.do(t, http.MethodPost, request, "Mcp-Session-Id", id)
+			if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, reason) || strings.Contains(a.body, "repos_get") {
+				t.Errorf("%s, %s: %d %s, want 503", reason, name, a.status, a.body)
+			}
+		}
+		// As long as it says something of the caller, only a part is missing.
+		h.credentials.set("other", nil)
+		if a := h.do(t, http.MethodPost, listing, "Mcp-Session-Id", id); a.status != http.StatusOK || !strings.Contains(a.body, "repos_get") {
+			t.Errorf("%s for one backend: %d %s", reason, a.status, a.body)
+		}
+	}
+	h.credentials.set("repos", nil)
+	if a := h.do(t, http.MethodPost, read, "Mcp-Session-Id", id); a.status != http.StatusOK || !strings.Contains(a.body, "repos:r://x") {
+		t.Errorf("a resource afterwards: %d %s", a.status, a.body)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
+	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
@@ -111,6 +112,16 @@ func (h *Handler) handshakes(ctx context.Context, who *caller.Caller, with func(
 // unknown, or the caller's access token is no longer good.
 func isFatal(err error) bool {
 	return isSessionUnknown(err) || backend.Explain(err).Status == http.StatusUnauthorized
+}
+
+// isUnserved reports whether an error is not one backend's either, but the
+// broker's: nobody could say whether the caller may have the credential.
+func isUnserved(err error) bool {
+	switch fault.ReasonOf(err) {
+	case credentials.ReasonBrokerUnavailable, credentials.ReasonConfigUnknown:
+		return true
+	}
+	return false
 }
 
 // appendCapabilities appends what all backends together offer. A backend that

@@ -214,6 +214,13 @@ func (l *logBuffer) String() string {
 // asUser names the person of a request; the real gateway has a bearer token for that.
 const asUser = "X-Test-User"
 
+// A person may be one whom another issuer knows, without a session of ours, or
+// nobody.
+const (
+	external  = "external:"
+	anonymous = "anonymous"
+)
+
 func newHouse(t *testing.T, replicas int, servers ...*server) *house {
 	t.Helper()
 	h := &house{credentials: &credentialsOf{}, broker: &broker{}, deployment: &config.Deployment{Name: "test"}, logs: &logBuffer{}}
@@ -250,7 +257,14 @@ func newHouse(t *testing.T, replicas int, servers ...*server) *house {
 		if user == "" {
 			user = "alice"
 		}
-		who := caller.New(caller.Claims{Issuer: "https://issuer", Subject: user, SessionID: "login-" + user, ClientID: "client"}, secret.New("token-"+user))
+		claims := caller.Claims{Issuer: "https://issuer", Subject: user, SessionID: "login-" + user, ClientID: "client"}
+		if name, ok := strings.CutPrefix(user, external); ok {
+			claims.Subject, claims.SessionID = name, ""
+		}
+		who := caller.New(claims, secret.New("token-"+user))
+		if user == anonymous {
+			who = caller.AnonymousCaller()
+		}
 		r = r.WithContext(caller.NewContext(r.Context(), who))
 		h.replicas[int(turn.Add(1))%len(h.replicas)].ServeHTTP(w, r)
 	}))

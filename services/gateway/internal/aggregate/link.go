@@ -3,11 +3,13 @@ package aggregate
 import (
 	"context"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
 	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/aggregate/lru"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
@@ -44,9 +46,10 @@ func (l *sessionLink) renew(ctx context.Context, b *config.Backend, stale *mcpcl
 const statelessFor = 15 * time.Minute
 
 // reached remembers how clients without sessions reach the backends. Nothing of
-// it is shared between people, between sessions of theirs, or between clients. A
-// replica that knows nothing asks the backend again; the session that another
-// replica has with it ends by the backend's own time limit.
+// it is shared between people, between sessions of theirs, or between clients;
+// callers without an identity share what is no session alone. A replica that
+// knows nothing asks the backend again; the session that another replica has with
+// it ends by the backend's own time limit.
 type reached struct {
 	client  *mcpclient.Client
 	cache   *lru.Cache[*reachedPeer]
@@ -65,6 +68,17 @@ type statelessLink struct {
 	reached *reached
 	who     *caller.Caller
 	hello   mcpclient.Hello
+	// What this request alone has.
+	passing passing
+	flights singleflight.Group
+}
+
+// passing are sessions with backends that end with the request they were opened
+// for: nobody knows whose the next request is.
+type passing struct {
+	mu    sync.Mutex
+	peers map[*config.Backend]*mcpclient.Peer
+	over  bool
 }
 
 func (l *statelessLink) peer(ctx context.Context, b *config.Backend) (*mcpclient.Peer, error) {
@@ -75,6 +89,12 @@ func (l *statelessLink) peer(ctx context.Context, b *config.Backend) (*mcpclient
 }
 
 func (l *statelessLink) known(b *config.Backend) (*mcpclient.Peer, bool) {
+	l.passing.mu.Lock()
+	own, ok := l.passing.peers[b]
+	l.passing.mu.Unlock()
+	if ok {
+		return own, true
+	}
 	p, ok := l.reached.cache.Get(l.key(b))
 	if !ok || p.Stateless() && l.reached.now().Sub(p.at) > statelessFor {
 		return nil, false
@@ -83,18 +103,58 @@ func (l *statelessLink) known(b *config.Backend) (*mcpclient.Peer, bool) {
 }
 
 func (l *statelessLink) renew(ctx context.Context, b *config.Backend, stale *mcpclient.Peer) (*mcpclient.Peer, error) {
-	key := l.key(b)
-	return flight(ctx, &l.reached.flights, key, l.reached.timeout, func(ctx context.Context) (*mcpclient.Peer, error) {
+	key, flights := l.key(b), &l.reached.flights
+	if l.who.Anonymous {
+		flights = &l.flights
+	}
+	return flight(ctx, flights, key, l.reached.timeout, func(ctx context.Context) (*mcpclient.Peer, error) {
 		if p, ok := l.known(b); ok && !same(p, stale) {
 			return p, nil
 		}
-		p, err := l.reached.client.Reach(ctx, mcpclient.Target{Caller: l.who, Backend: b}, l.hello)
+		to := mcpclient.Target{Caller: l.who, Backend: b}
+		p, err := l.reached.client.Reach(ctx, to, l.hello)
 		if err != nil {
 			return nil, err
+		}
+		if l.who.Anonymous && p.SessionID != "" {
+			return p, l.keep(ctx, to, p)
 		}
 		l.reached.cache.Put(key, &reachedPeer{p, l.reached.now()}, len(key)+len(p.SessionID)+len(p.Instructions)+256)
 		return p, nil
 	})
+}
+
+// keep remembers a session until close. One that comes after close ends at once.
+func (l *statelessLink) keep(ctx context.Context, to mcpclient.Target, p *mcpclient.Peer) error {
+	l.passing.mu.Lock()
+	over := l.passing.over
+	if !over {
+		if l.passing.peers == nil {
+			l.passing.peers = make(map[*config.Backend]*mcpclient.Peer, 1)
+		}
+		l.passing.peers[to.Backend] = p
+	}
+	l.passing.mu.Unlock()
+	if !over {
+		return nil
+	}
+	_ = l.reached.client.End(ctx, to, p)
+	return fault.New(fault.Canceled, "the request is over")
+}
+
+// close ends the sessions that were the request's alone. It does not block.
+func (l *statelessLink) close() {
+	l.passing.mu.Lock()
+	peers := l.passing.peers
+	l.passing.peers, l.passing.over = nil, true
+	l.passing.mu.Unlock()
+	for b, p := range peers {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), l.reached.timeout)
+			defer cancel()
+			_ = l.reached.client.End(ctx, mcpclient.Target{Caller: l.who, Backend: b}, p) // the backend's own time limit ends it as well
+		}()
+	}
 }
 
 func (l *statelessLink) key(b *config.Backend) string {

@@ -63,7 +63,8 @@ func (h *Handler) render(ctx context.Context, q *request, merged *catalog.Merged
 }
 
 // gather fetches one page of every backend, or of those that a cursor names, at
-// once. A backend that fails contributes what it showed this person before.
+// once. A backend that fails contributes what it showed this person before. It is
+// an error when the broker does not answer, and no backend has been reached.
 func (h *Handler) gather(ctx context.Context, q *request, kind *catalog.Kind, cursor *catalog.Cursor) (*catalog.Merged, error) {
 	type answer struct {
 		part *catalog.Part
@@ -87,17 +88,26 @@ func (h *Handler) gather(ctx context.Context, q *request, kind *catalog.Kind, cu
 		return nil, fault.From(ctx.Err())
 	}
 	merged := &catalog.Merged{Kind: kind, Names: h.names, Complete: true}
+	var unserved error
+	served := false
 	for i := range answers {
 		if err := answers[i].err; err != nil {
 			if isFatal(err) {
 				return nil, err
 			}
+			if isUnserved(err) {
+				unserved = err
+			}
 			h.gap(ctx, &h.deployment.Backends[i], kind.Method, err)
 			merged.Complete = false
 		}
-		if answers[i].part != nil {
-			merged.Parts = append(merged.Parts, *answers[i].part)
+		if part := answers[i].part; part != nil {
+			merged.Parts = append(merged.Parts, *part)
+			served = served || !part.Old
 		}
+	}
+	if unserved != nil && !served { // what was shown before may no longer be this caller's
+		return nil, unserved
 	}
 	return merged, nil
 }

@@ -124,7 +124,9 @@ func (h *Handler) stateless(w http.ResponseWriter, r *http.Request, q *request) 
 	q.stateless = true
 	info := jsonrpc.Find(q.msg.Raw, q.msg.Meta, era.MetaClientInfo)
 	q.hello = mcpclient.Hello{ClientInfo: trimmed(q.msg.Raw, info, "name", "version", "title")}
-	q.link = &statelessLink{reached: h.reached, who: q.who, hello: q.hello}
+	link := &statelessLink{reached: h.reached, who: q.who, hello: q.hello}
+	defer link.close()
+	q.link = link
 	for name, values := range r.Header {
 		if strings.HasPrefix(name, era.HeaderParamPrefix) {
 			if q.params == nil {

@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -139,13 +140,16 @@ func (h *Handler) load(ctx context.Context, q *request, x *catalog.Index) error 
 		key += "\x00" + q.session.sealed.KeyText()
 	}
 	_, err := flight(ctx, &h.loads, key, 2*h.listTimeout, func(ctx context.Context) (struct{}, error) {
+		kinds := []*catalog.Kind{catalog.Resources, catalog.Templates}
+		errs := make([]error, len(h.deployment.Backends)*len(kinds))
 		var wg sync.WaitGroup
-		for i := range h.deployment.Backends {
-			for _, kind := range []*catalog.Kind{catalog.Resources, catalog.Templates} {
-				wg.Go(func() { h.loadOne(ctx, q, &h.deployment.Backends[i], kind, x) })
-			}
+		for i := range errs {
+			wg.Go(func() { errs[i] = h.loadOne(ctx, q, &h.deployment.Backends[i/len(kinds)], kinds[i%len(kinds)], x) })
 		}
 		wg.Wait()
+		if i := slices.IndexFunc(errs, isUnserved); i >= 0 { // a URI may be there that nobody could see
+			return struct{}{}, errs[i]
+		}
 		x.Loaded(h.now())
 		h.indexes.Put(identity(q.who, nil), x, x.Size())
 		return struct{}{}, nil
@@ -156,7 +160,7 @@ func (h *Handler) load(ctx context.Context, q *request, x *catalog.Index) error 
 	return err
 }
 
-func (h *Handler) loadOne(ctx context.Context, q *request, b *config.Backend, kind *catalog.Kind, x *catalog.Index) {
+func (h *Handler) loadOne(ctx context.Context, q *request, b *config.Backend, kind *catalog.Kind, x *catalog.Index) error {
 	cursor, more := "", false
 	for range maxIndexPages {
 		part, err := h.page(ctx, q, b, kind, cursor, more)
@@ -164,12 +168,13 @@ func (h *Handler) loadOne(ctx context.Context, q *request, b *config.Backend, ki
 			h.gap(ctx, b, kind.Method, err)
 		}
 		if part == nil {
-			return
+			return err
 		}
 		x.Add(kind, b.Name, part.Page)
 		if !part.Page.HasNext {
-			return
+			return err
 		}
 		cursor, more = part.Page.Next, true
 	}
+	return nil
 }

@@ -317,3 +317,67 @@ func TestStatelessClientsShareNoBackendSession(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestPeopleOfAnotherIssuerShareNothing(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).whoami()
+	h := newHouse(t, 1, repos)
+	session := func(user string) string {
+		return textOf(t, callTool(t, h.connect(t, eraStateless, user, nil), "repos_session", nil).Content)
+	}
+	alice := session(external + "alice")
+	if alice == "" || session(external+"alice") != alice {
+		t.Error("a person gets a new backend session with each client")
+	}
+	for _, other := range []string{external + "bob", "alice"} { // the latter with a session of ours
+		if session(other) == alice {
+			t.Errorf("%s shares a backend session with somebody else", other)
+		}
+	}
+	wantEqual(t, "alice's tools", toolNames(t, h.connect(t, eraStateless, external+"alice", nil)), []string{"repos_session"})
+	repos.down()
+	wantEqual(t, "alice's tools while the backend is down", toolNames(t, h.connect(t, eraStateless, external+"alice", nil)), []string{"repos_session"})
+	wantEqual(t, "bob's, who has seen none", toolNames(t, h.connect(t, eraStateless, external+"bob", nil)), nil)
+	if a := h.do(t, http.MethodPost, listing, asUser, external+"bob", "Mcp-Session-Id", h.open(t, external+"alice", eraSession)); a.status != http.StatusNotFound {
+		t.Errorf("alice's session opens for bob: %d", a.status)
+	}
+}
+
+func TestCallersWithoutAnIdentityShareNoBackendSession(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).whoami().resource("r://x")
+	h := newHouse(t, 1, repos, newServer(t, "other", serverOptions{}).resource("o://x"))
+	c := h.connect(t, eraStateless, anonymous, nil)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := make(map[string]bool)
+	for range 10 {
+		wg.Go(func() {
+			id := textOf(t, callTool(t, c, "repos_session", nil).Content)
+			mu.Lock()
+			defer mu.Unlock()
+			if id == "" || seen[id] {
+				t.Errorf("the session %q serves two requests, which may be two people's", id)
+			}
+			seen[id] = true
+		})
+	}
+	wg.Wait()
+	if _, err := c.ReadResource(t.Context(), &mcp.ReadResourceParams{URI: "r://x"}); err != nil { // whose owner is looked for
+		t.Error(err)
+	}
+	until(t, "the sessions are ended at the backend", func() bool {
+		repos.mu.Lock()
+		defer repos.mu.Unlock()
+		opened, ended := 0, 0
+		for _, r := range repos.requests {
+			if strings.Contains(r.body, `"initialize"`) {
+				opened++
+			}
+			if r.method == http.MethodDelete {
+				ended++
+			}
+		}
+		return opened > 10 && ended == opened
+	})
+}

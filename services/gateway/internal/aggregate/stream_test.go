@@ -3,6 +3,8 @@ package aggregate_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"regexp"
@@ -255,6 +257,27 @@ func TestBatchesOfTheOldestVersionAreServedAndOfNoOther(t *testing.T) {
 		if a := h.do(t, http.MethodPost, batch, header...); a.status != http.StatusBadRequest {
 			t.Errorf("a batch in %s: %d, want 400", name, a.status)
 		}
+	}
+}
+
+func TestAnAnswerInABatchIsBounded(t *testing.T) {
+	t.Parallel()
+	large := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // fine for itself, too much with another
+		var m struct {
+			ID json.RawMessage `json:"id"`
+		}
+		_ = json.NewDecoder(r.Body).Decode(&m)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":{"tools":[{"name":"get","inputSchema":{},"description":"%s"}]}}`, m.ID, strings.Repeat("x", 9<<20))
+	})
+	a, b := newServer(t, "a", serverOptions{}).echo("get"), newServer(t, "b", serverOptions{}).echo("get")
+	h := newHouse(t, 1, a, b)
+	id := h.open(t, "alice", "2025-03-26")
+	a.use(large)
+	b.use(large)
+	got := h.do(t, http.MethodPost, "["+listing+","+ping+"]", "Mcp-Session-Id", id)
+	if !strings.Contains(got.body, `"id":2,"error"`) || !strings.Contains(got.body, `"id":1,"result"`) {
+		t.Errorf("%d, %d bytes: %s", got.status, len(got.body), got.body[:min(len(got.body), 300)])
 	}
 }
 
