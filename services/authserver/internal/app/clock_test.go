@@ -25,7 +25,7 @@ func skewed(t *testing.T, ahead time.Duration) *pgxpool.Pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(t.Context()) //nolint:errcheck // it has done its work
+	defer conn.Close(t.Context())
 	for _, statement := range []string{
 		`CREATE SCHEMA clock`,
 		`CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT pg_catalog.now() + interval ''` + ahead.String() + `'''`,

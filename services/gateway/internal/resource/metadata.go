@@ -22,6 +22,20 @@ type document struct {
 	ResourceName         string   `json:"resource_name,omitempty"`
 }
 
+// grantable refuses a required scope that no token of the deployment's own
+// authorization server can have: every call would be forbidden, for good.
+func grantable(d *config.Deployment, required []string) error {
+	if d.AuthServer == nil {
+		return nil // what a foreign issuer grants is not known here
+	}
+	for _, scope := range required {
+		if scope != "offline_access" && !slices.Contains(d.Scopes, scope) && !slices.Contains(d.AuthServer.BaselineClientScopes, scope) {
+			return fault.Newf(fault.Invalid, "the required scope %q is none that the authorization server grants: add it to spec.incomingAuth.oidcConfigRef.scopes", scope)
+		}
+	}
+	return nil
+}
+
 func newProtected(d *config.Deployment, audience *url.URL, backend string, required []string) (*protected, error) {
 	if d.Issuer == nil {
 		return nil, fault.New(fault.Internal, "resource: the deployment has no issuer")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -197,6 +198,23 @@ func TestTokenWithoutARequiredScopeIsForbidden(t *testing.T) {
 	}
 	if w := s.do(http.MethodPost, "/mcp", s.issuer.Token("alice", "live", audience, gatewaytest.Claims{"scope": "openid tools"}), nil); w.Code != http.StatusOK {
 		t.Errorf("with the scope: %d", w.Code)
+	}
+}
+
+func TestAScopeThatNobodyCanHaveIsNotRequired(t *testing.T) {
+	t.Parallel()
+	for scope, want := range map[string]bool{"tools": true, "baseline": true, "offline_access": true, "openid": false, "tool": false} {
+		d := deployment("https://as.example")
+		d.Mode, d.Scopes = config.ModeAuthServer, []string{"tools"}
+		d.AuthServer = &config.AuthServer{BaselineClientScopes: []string{"baseline"}}
+		verifier, err := bearer.New(bearer.Config{Issuer: "https://as.example", JWKSURL: "https://as.example/jwks", Client: http.DefaultClient, Type: bearer.TypeAccessToken})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = resource.New(resource.Config{Deployment: d, Verifier: verifier, Sessions: sessions{}, RequiredScopes: []string{scope}})
+		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), strconv.Quote(scope)) {
+			t.Errorf("%s: %v", scope, err)
+		}
 	}
 }
 

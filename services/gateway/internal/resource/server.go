@@ -34,7 +34,8 @@ type Config struct {
 	Verifier Verifier
 	// Sessions that may end. Required.
 	Sessions Sessions
-	// RequiredScopes that each token must have.
+	// RequiredScopes that each token must have; with an authorization server of our
+	// own, such as it grants.
 	RequiredScopes []string
 	// AllowedHosts are values of the header Host beside the audience's and those
 	// of loopback, with or without a port.
@@ -77,6 +78,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if d.Mode == config.ModeAnonymous {
 		return s, nil
+	}
+	if err := grantable(d, cfg.RequiredScopes); err != nil {
+		return nil, err
 	}
 	audience, err := url.Parse(d.Audience)
 	if err != nil || audience.Host == "" {
