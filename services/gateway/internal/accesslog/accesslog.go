@@ -1,15 +1,3 @@
-// Package accesslog writes one line, and one measurement, for each MCP request.
-//
-// [Log.Wrap] puts a [Record] into the request's context; whoever learns
-// something of the request writes it there:
-//
-//	Wrap ─▶ Record{Endpoint} ─▶ handler: From(ctx).Method = "tools/call" … ─▶ log line, metric
-//
-// A line has names, an outcome and a time: no body, header, token, or anything
-// that says who the person is beyond a hash. Texts that come from the client
-// are cut.
-//
-// What it leaves out: requests that are no MCP, which package telemetry counts.
 package accesslog
 
 import (
@@ -24,6 +12,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/telemetry"
+	"chatelaine.dev/services/gateway/internal/aggregate/era"
 )
 
 // Outcomes of a request.
@@ -58,6 +47,8 @@ type Record struct {
 	Outcome string
 	// Reason of an outcome that is not OK.
 	Reason string
+
+	era string
 }
 
 type contextKey struct{}
@@ -81,21 +72,40 @@ func (r *Record) SetCaller(key string) { r.Caller = key[:min(len(key), 12)] }
 type Log struct {
 	logger   *slog.Logger
 	duration metric.Float64Histogram
-	labels   sync.Map // labels → metric.MeasurementOption: few, and costly to make
+	requests metric.Int64Counter
+	// Labels of the two, few and costly to make: of type took and counted to
+	// metric.MeasurementOption.
+	labels sync.Map
 }
 
-type labels struct{ endpoint, method, outcome string }
+// took are the labels of the duration, counted those of the number of requests.
+// Together they would be too many.
+type (
+	took    struct{ endpoint, method, outcome string }
+	counted struct{ endpoint, backend, era, outcome string }
+)
+
+// Eras of the protocol, as labels.
+const (
+	eraSession   = "session"
+	eraStateless = "stateless"
+)
 
 // New returns a log.
 func New(t *telemetry.Telemetry) (*Log, error) {
-	duration, err := t.Meter.Meter("chatelaine.dev/services/gateway").Float64Histogram(
-		"gateway.mcp.request.duration", metric.WithUnit("s"),
+	meter := t.Meter.Meter("chatelaine.dev/services/gateway")
+	duration, err := meter.Float64Histogram("chatelaine.gateway.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from the first byte of an MCP request to the end of its answer; streams last for as long as they are open."),
 		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600))
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")
 	}
-	return &Log{logger: t.Logger, duration: duration}, nil
+	requests, err := meter.Int64Counter("chatelaine.gateway.requests",
+		metric.WithDescription("MCP requests, by endpoint, the backend that they went to (empty for none or several), era of the protocol and outcome."))
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")
+	}
+	return &Log{logger: t.Logger, duration: duration, requests: requests}, nil
 }
 
 // Wrap logs the requests of an endpoint.
@@ -106,7 +116,10 @@ func (l *Log) Wrap(endpoint string, next http.Handler) http.Handler {
 			return
 		}
 		start := time.Now()
-		rec := &Record{Endpoint: endpoint}
+		rec := &Record{Endpoint: endpoint, era: eraSession}
+		if era.IsStateless(r.Header.Get("Mcp-Protocol-Version")) {
+			rec.era = eraStateless
+		}
 		ctx := context.WithValue(r.Context(), contextKey{}, rec)
 		defer l.write(ctx, rec, start)
 		next.ServeHTTP(w, r.WithContext(ctx))
@@ -114,11 +127,12 @@ func (l *Log) Wrap(endpoint string, next http.Handler) http.Handler {
 }
 
 func (l *Log) write(ctx context.Context, rec *Record, start time.Time) {
-	took := time.Since(start).Seconds()
+	seconds := time.Since(start).Seconds()
 	if rec.Outcome == "" {
 		rec.Outcome = OutcomeOK
 	}
-	l.duration.Record(ctx, took, l.option(labels{rec.Endpoint, methodLabel(rec.Method), rec.Outcome}))
+	l.duration.Record(ctx, seconds, l.took(took{rec.Endpoint, methodLabel(rec.Method), rec.Outcome}))
+	l.requests.Add(ctx, 1, l.counted(counted{rec.Endpoint, rec.Backend, rec.era, rec.Outcome}))
 	level := slog.LevelInfo
 	if rec.Outcome == OutcomeFailed {
 		level = slog.LevelWarn
@@ -136,18 +150,31 @@ func (l *Log) write(ctx context.Context, rec *Record, start time.Time) {
 			attrs = append(attrs, a)
 		}
 	}
-	attrs = append(attrs, slog.Float64("seconds", took))
+	attrs = append(attrs, slog.Float64("seconds", seconds))
 	l.logger.LogAttrs(ctx, level, "mcp request", attrs...)
 }
 
-// option returns the measurement's labels. Endpoints, methods and outcomes are
-// all from fixed sets, which bounds the map.
-func (l *Log) option(k labels) metric.MeasurementOption {
+// took returns the duration's labels. Endpoints, methods and outcomes are all from
+// fixed sets, which bounds the map.
+func (l *Log) took(k took) metric.MeasurementOption {
 	if o, ok := l.labels.Load(k); ok {
 		return o.(metric.MeasurementOption) // nothing else is stored
 	}
 	o := metric.WithAttributeSet(attribute.NewSet(
 		attribute.String("endpoint", k.endpoint), attribute.String("method", k.method), attribute.String("outcome", k.outcome)))
+	l.labels.Store(k, o)
+	return o
+}
+
+// counted returns the labels of the number of requests, which are from fixed sets
+// as well.
+func (l *Log) counted(k counted) metric.MeasurementOption {
+	if o, ok := l.labels.Load(k); ok {
+		return o.(metric.MeasurementOption)
+	}
+	o := metric.WithAttributeSet(attribute.NewSet(
+		attribute.String("endpoint", k.endpoint), attribute.String("backend", k.backend),
+		attribute.String("era", k.era), attribute.String("outcome", k.outcome)))
 	l.labels.Store(k, o)
 	return o
 }

@@ -3,10 +3,16 @@ package accesslog_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"go.opentelemetry.io/otel/attribute"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"chatelaine.dev/internal/telemetry"
 	"chatelaine.dev/services/gateway/internal/accesslog"
@@ -86,5 +92,47 @@ func TestPanicDoesNotLoseTheLine(t *testing.T) {
 	}()
 	if !strings.Contains(out.String(), "mcp request") {
 		t.Error("no line")
+	}
+}
+
+func TestRequestsAreCountedByBackendEraAndOutcome(t *testing.T) {
+	t.Parallel()
+	reader := sdkmetric.NewManualReader()
+	tel := telemetry.Discard()
+	tel.Meter = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	log, err := accesslog.New(tel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := log.Wrap("aggregate", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		rec := accesslog.From(r.Context())
+		rec.Backend, rec.Method = "repos", "whatever a client likes"
+	}))
+	for _, version := range []string{"", "2025-11-25", "2026-07-28"} {
+		r := httptest.NewRequest(http.MethodPost, "/mcp", nil)
+		r.Header.Set("Mcp-Protocol-Version", version)
+		h.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	var got metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &got); err != nil {
+		t.Fatal(err)
+	}
+	counts := make(map[string]int64)
+	for _, m := range got.ScopeMetrics[0].Metrics {
+		if strings.Contains(fmt.Sprint(m.Data), "likes") {
+			t.Errorf("a client can make labels of %s", m.Name)
+		}
+		if sum, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == "chatelaine.gateway.requests" {
+			for _, p := range sum.DataPoints {
+				counts[p.Attributes.Encoded(attribute.DefaultEncoder())] = p.Value
+			}
+		}
+	}
+	want := map[string]int64{
+		"backend=repos,endpoint=aggregate,era=session,outcome=ok":   2,
+		"backend=repos,endpoint=aggregate,era=stateless,outcome=ok": 1,
+	}
+	if !maps.Equal(counts, want) {
+		t.Errorf("got %v, want %v", counts, want)
 	}
 }

@@ -113,7 +113,7 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Deployment == nil || cfg.Backends == nil || cfg.Sessions == nil || cfg.Ring == nil || cfg.Telemetry == nil {
 		return nil, fault.New(fault.Internal, "aggregate: Deployment, Backends, Sessions, Ring and Telemetry are required")
 	}
-	gaps, err := cfg.Telemetry.Meter.Meter("chatelaine.dev/services/gateway").Int64Counter("gateway.aggregate.gaps",
+	gaps, err := cfg.Telemetry.Meter.Meter("chatelaine.dev/services/gateway").Int64Counter("chatelaine.gateway.aggregate.gaps",
 		metric.WithDescription("Backends that were missing from a handshake or a list."))
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")

@@ -91,7 +91,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Secrets = &secret.Resolver{}
 	}
 	duration, err := cfg.Telemetry.Meter.Meter("chatelaine.dev/services/gateway").Float64Histogram(
-		"gateway.backend.request.duration", metric.WithUnit("s"),
+		"chatelaine.gateway.backend.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time until the headers of a backend's answer, its credential included."),
 		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120))
 	if err != nil {

@@ -33,7 +33,7 @@ func (m *Manager) configKnown(ctx context.Context) {
 func (m *Manager) configUnknown(ctx context.Context, cause error) error {
 	text := "The token broker has an older configuration than the gateway, and will read the new one. Try again shortly."
 	if m.config.accepted.Load() {
-		text = "The gateway has an older configuration than the token broker, which no longer answers for it. Your administrator must restart the gateway."
+		text = "The gateway has an older configuration than the token broker, which no longer answers for it. Try again shortly; if it lasts, tell your administrator."
 	}
 	if m.config.unknown.CompareAndSwap(false, true) {
 		m.cfg.Telemetry.Logger.WarnContext(ctx, "the token broker does not know our configuration",
