@@ -3,8 +3,8 @@
 //
 // [Start] makes a [Telemetry] from a [Config]: a slog logger whose records carry
 // trace_id, span_id and request_id from the context; a tracer provider that
-// exports over OTLP/gRPC when an endpoint is configured and drops everything
-// otherwise; and a meter provider that Prometheus scrapes. Parts of a service
+// exports over OTLP/gRPC when an endpoint is configured, and without one still
+// gives every request a trace id but records nothing; and a meter provider that Prometheus scrapes. Parts of a service
 // get these as values. [AdminHandler] serves /healthz, /readyz and /metrics on
 // the admin port; [Telemetry.Middleware] wraps the public handlers.
 //

@@ -9,8 +9,11 @@ import (
 	"google.golang.org/grpc"
 
 	"chatelaine.dev/internal/cli"
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/postgres"
 	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/reload"
 	"chatelaine.dev/internal/rpc"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
@@ -69,10 +72,20 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
+	server.Resources, err = reload.New(reload.Config{Path: flags.Path, Digest: set.Digest(), Apply: restartNeeded, Telemetry: tel})
+	if err != nil {
+		return err
+	}
 	health := telemetry.NewHealth(tel.Logger)
 	health.Add("schema", store.Migrations().Check(pool))
 	health.Add("keys", server.Keys.Ready)
 	return run(ctx, flags, server, identity, health, tel)
+}
+
+// restartNeeded refuses a set that came after the start: logins that are under way
+// hold what the old one says.
+func restartNeeded(context.Context, *config.Set) error {
+	return fault.New(fault.Precondition, "the authorization server takes them at its next start: restart it").WithReason("restart_needed")
 }
 
 // run opens the addresses and runs the parts until ctx ends.
@@ -104,6 +117,7 @@ func run(ctx context.Context, flags *Flags, server *Server, identity *rpc.TLS, h
 	group := process.Group{Logger: tel.Logger, StopTimeout: flags.StopTimeout()}
 	group.Add("public", public.Run)
 	group.Add("grpc", grpcServer.Task(internal.Listener))
+	group.Add("resources", server.Resources.Run)
 	group.Add("keys", server.Keys.Run)
 	group.Add("outbox", server.Outbox.Run)
 	group.Add("sweep", server.Sweeper.Run)

@@ -73,6 +73,12 @@ func TestTheProcessStartsWithoutTheBrokerAndSaysWhatItWaitsFor(t *testing.T) {
 	waitFor(t, "http://"+flags.AdminAddress+"/readyz", http.StatusOK, `"status":"ready"`)
 	waitFor(t, "http://"+flags.PublicAddress+"/oauth/jwks", http.StatusOK, `"kty":"EC"`)
 	waitFor(t, "http://"+flags.AdminAddress+"/metrics", http.StatusOK, `http_route="/oauth/jwks"`)
+	edited, err := os.ReadFile(flags.Path)
+	if err != nil || os.WriteFile(flags.Path, bytes.Replace(edited, []byte("[tools, admin]"), []byte("[tools]"), 1), 0o600) != nil {
+		t.Fatal("cannot edit the resources")
+	}
+	waitFor(t, "http://"+flags.AdminAddress+"/metrics", http.StatusOK, "chatelaine_config_current 0")
+	waitFor(t, "http://"+flags.AdminAddress+"/readyz", http.StatusOK, `"status":"ready"`)
 	for name, want := range map[string]fault.Kind{ // the person of nobody's session, to the one who may ask
 		"tokenbroker": fault.Precondition, "gateway": fault.Denied, "authserver": fault.Denied, "operator": fault.Denied,
 	} {

@@ -9,6 +9,7 @@ import (
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/reload"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
@@ -69,6 +70,8 @@ type Server struct {
 	Keys    *keys.Set
 	Outbox  *outbox.Sender
 	Sweeper *sweep.Sweeper
+	// Resources follows the files; set by Serve.
+	Resources *reload.Follower
 }
 
 // parts are made in their order and used by several.

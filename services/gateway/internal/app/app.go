@@ -11,6 +11,7 @@ import (
 
 	"chatelaine.dev/internal/cli"
 	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/reload"
 	"chatelaine.dev/internal/rpc"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
@@ -57,14 +58,18 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
-	gateway, err := New(Config{
+	gateways, err := newGenerations(Config{
 		Flags: flags, Set: set, Broker: conn, Secrets: secret.NewResolver(), Telemetry: tel, Streams: open,
 	})
 	if err != nil {
 		return err
 	}
+	follower, err := reload.New(reload.Config{Path: flags.Path, Digest: set.Digest(), Apply: gateways.swap, Telemetry: tel})
+	if err != nil {
+		return err
+	}
 	public := process.HTTPServer{
-		Address: flags.PublicAddress, Handler: gateway.Handler, Logger: tel.Logger,
+		Address: flags.PublicAddress, Handler: gateways, Logger: tel.Logger,
 		DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout,
 		OnDrain: func() {
 			health.Drain()
@@ -84,8 +89,9 @@ func Serve(ctx context.Context, flags *Flags) error {
 	}
 	group := process.Group{Logger: tel.Logger, StopTimeout: flags.StopTimeout()}
 	group.Add("public", public.Run)
-	group.AddLast("credentials", gateway.Credentials.Run) // requests that still run hear of their session's end
-	group.AddLast("admin", admin.Run)                     // probes and scrapes see the stop
+	group.Add("configuration", follower.Run)
+	group.AddLast("credentials", gateways.Run) // requests that still run hear of their session's end
+	group.AddLast("admin", admin.Run)          // probes and scrapes see the stop
 	group.AddLast("telemetry", tel.Task)
 	return group.Run(ctx)
 }

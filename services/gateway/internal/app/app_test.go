@@ -28,6 +28,7 @@ const patience = 20 * time.Second
 // running is a gateway that was started with flags.
 type running struct {
 	public, admin string
+	resources     string // the file
 	issuer        *gatewaytest.Issuer
 	broker        *gatewaytest.Broker
 	done          chan error
@@ -96,7 +97,8 @@ func startWith(t *testing.T, resources string, backend http.Handler, args ...str
 	g.broker.Set("repos", gatewaytest.Backend{Origin: server.URL})
 	g.broker.Set("status", gatewaytest.Backend{Static: true})
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "resources.yaml"), fmt.Sprintf(resources, g.issuer.URL, "http://"+g.public+"/mcp", server.URL))
+	g.resources = filepath.Join(dir, "resources.yaml")
+	write(t, g.resources, fmt.Sprintf(resources, g.issuer.URL, "http://"+g.public+"/mcp", server.URL))
 	write(t, filepath.Join(dir, "secrets", "gateway", "session"), base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32))+"\n")
 	t.Setenv(secret.DirEnv, filepath.Join(dir, "secrets"))
 	files := g.broker.Files("gateway")

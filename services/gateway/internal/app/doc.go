@@ -5,5 +5,7 @@
 //	                                     └─ watch of sessions             health, metrics ─▶ admin address
 //
 // Nothing here waits for another service: keys, broker and backends are reached
-// when a request needs them.
+// when a request needs them. Resources that change while it runs are taken into use
+// as a whole, once the broker has them; requests that began with the old ones end
+// with them (see generations).
 package app

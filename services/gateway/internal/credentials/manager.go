@@ -84,6 +84,7 @@ type Manager struct {
 
 	requests              metric.Int64Counter
 	hit, missed, confirms metric.MeasurementOption
+	observed              metric.Registration
 }
 
 // New makes a manager. Run must run where Config.Sessions is set.

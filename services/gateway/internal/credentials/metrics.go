@@ -2,6 +2,7 @@ package credentials
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -24,47 +25,37 @@ func (m *Manager) instrument(meter metric.Meter) error {
 	return m.observe(meter)
 }
 
-// observe registers what is looked at when somebody asks.
+// observe registers what is looked at when somebody asks, until Run ends.
 func (m *Manager) observe(meter metric.Meter) error {
-	for _, g := range []struct {
-		name, unit, description string
-		value                   func(now time.Time) (int64, bool)
-	}{
-		{
-			"chatelaine.gateway.credential.entries", "", "Credentials in the cache.",
-			func(time.Time) (int64, bool) { return int64(m.cache.len()), true },
-		},
-		{
-			"chatelaine.gateway.session_watch.fresh", "", "1 while events of sessions arrive, 0 while cached credentials must be confirmed.",
-			func(now time.Time) (int64, bool) { return oneIf(m.fresh(now)), m.cfg.Sessions },
-		},
-		{
-			"chatelaine.gateway.config.known", "", "1 while the token broker answers for the configuration that the gateway runs with, 0 while it does not; nothing before it was asked.",
-			func(time.Time) (int64, bool) {
-				unknown := m.config.unknown.Load()
-				return oneIf(!unknown), unknown || m.config.accepted.Load()
-			},
-		},
-	} {
-		_, err := meter.Int64ObservableGauge(g.name, metric.WithUnit(g.unit), metric.WithDescription(g.description),
-			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-				if v, ok := g.value(time.Now()); ok {
-					o.Observe(v)
-				}
-				return nil
-			}))
-		if err != nil {
-			return fault.Wrap(fault.Internal, err, "cannot make a metric")
-		}
+	var failed error
+	gauge := func(name, description string) metric.Int64ObservableGauge {
+		g, err := meter.Int64ObservableGauge(name, metric.WithDescription(description))
+		failed = errors.Join(failed, err)
+		return g
 	}
-	_, err := meter.Float64ObservableGauge("chatelaine.gateway.session_watch.age", metric.WithUnit("s"),
-		metric.WithDescription("Time since the last message on the watch of sessions, a heartbeat each second; nothing while the watch is not complete."),
-		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
-			if heard := m.watch.heard.Load(); heard != 0 {
-				o.Observe(time.Since(time.Unix(0, heard)).Seconds())
-			}
-			return nil
-		}))
+	entries := gauge("chatelaine.gateway.credential.entries", "Credentials in the cache.")
+	fresh := gauge("chatelaine.gateway.session_watch.fresh",
+		"1 while events of sessions arrive, 0 while cached credentials must be confirmed.")
+	known := gauge("chatelaine.gateway.config.known",
+		"1 while the token broker answers for the configuration that the gateway runs with, 0 while it does not; nothing before it was asked.")
+	age, err := meter.Float64ObservableGauge("chatelaine.gateway.session_watch.age", metric.WithUnit("s"),
+		metric.WithDescription("Time since the last message on the watch of sessions, a heartbeat each second; nothing while the watch is not complete."))
+	if failed = errors.Join(failed, err); failed != nil {
+		return fault.Wrap(fault.Internal, failed, "cannot make a metric")
+	}
+	m.observed, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveInt64(entries, int64(m.cache.len()))
+		if m.cfg.Sessions {
+			o.ObserveInt64(fresh, oneIf(m.fresh(time.Now())))
+		}
+		if unknown := m.config.unknown.Load(); unknown || m.config.accepted.Load() {
+			o.ObserveInt64(known, oneIf(!unknown))
+		}
+		if heard := m.watch.heard.Load(); heard != 0 {
+			o.ObserveFloat64(age, time.Since(time.Unix(0, heard)).Seconds())
+		}
+		return nil
+	}, entries, fresh, known, age)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "cannot make a metric")
 	}

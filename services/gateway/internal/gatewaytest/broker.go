@@ -38,6 +38,7 @@ type Broker struct {
 	watchers map[chan struct{}]bool
 	mute     bool
 	blobs    map[string]blob
+	configs  func(digest string) bool // nil knows all
 }
 
 // Backend is what the broker knows of a backend.
@@ -105,6 +106,13 @@ func (b *Broker) Set(name string, backend Backend) {
 	b.backends[name] = &backend
 }
 
+// Configs says which configurations the broker has.
+func (b *Broker) Configs(has func(digest string) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.configs = has
+}
+
 // Gets returns how often a backend's credential was asked for.
 func (b *Broker) Gets(backend string) int {
 	b.mu.Lock()
@@ -156,6 +164,8 @@ func (b *Broker) GetCredential(_ context.Context, in *brokerv1.GetCredentialRequ
 	b.gets[in.GetBackend()]++
 	backend, ok := b.backends[in.GetBackend()]
 	switch {
+	case b.configs != nil && !b.configs(in.GetConfigDigest()):
+		return nil, fault.New(fault.Precondition, "no such configuration").WithReason("CONFIG_UNKNOWN")
 	case !ok:
 		return nil, fault.New(fault.NotFound, "no such backend").WithReason("BACKEND_UNKNOWN")
 	case backend.Error != nil:
@@ -178,7 +188,13 @@ func (b *Broker) ReportRejected(_ context.Context, in *brokerv1.ReportRejectedRe
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.reports++
-	backend := b.backends[in.GetBackend()]
+	backend, ok := b.backends[in.GetBackend()]
+	switch {
+	case b.configs != nil && !b.configs(in.GetConfigDigest()):
+		return nil, fault.New(fault.Precondition, "no such configuration").WithReason("CONFIG_UNKNOWN")
+	case !ok:
+		return nil, fault.New(fault.NotFound, "no such backend").WithReason("BACKEND_UNKNOWN")
+	}
 	if backend.Stuck {
 		return &brokerv1.ReportRejectedResponse{}, nil
 	}
