@@ -268,6 +268,20 @@ func TestALoginGoesOnWhenTheBrokerIsBack(t *testing.T) {
 	h.wantEnded(brokerv1.SessionEndReason_SESSION_END_REASON_CLIENT_REVOKED)
 }
 
+func TestAShortOutageDuringALegIsNotNoticed(t *testing.T) {
+	t.Parallel()
+	h, w := outage(t)
+	c, b := h.client(), h.browser()
+	callback := h.broker.SignIn(t, c.approve(b), "alice")
+	h.broker.During("RedeemCode", func() {
+		w.cut()
+		time.AfterFunc(500*time.Millisecond, w.mend)
+	})
+	if p := b.get(callback); !strings.HasPrefix(p.location, "https://octohub.example/") {
+		t.Errorf("%d %s", p.status, p.body)
+	}
+}
+
 func TestALegIsWalkedAnewWhenItsResultWasLost(t *testing.T) {
 	t.Parallel()
 	h, w := outage(t)

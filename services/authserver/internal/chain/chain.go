@@ -301,12 +301,20 @@ type change func(req *store.AuthorizationRequest)
 // maxSaves bounds how often a change is tried: a browser has few tabs.
 const maxSaves = 5
 
+// How long a change is tried to be stored while the database is away, and how often:
+// a database that changes its primary is back in seconds, and what a leg has led to
+// cannot be had again.
+const (
+	persistence = 3 * time.Second
+	breath      = 200 * time.Millisecond
+)
+
 // proceed stores a change and goes on. When another tab was faster, the change is
 // made to what that has stored: nobody writes over a question to the person.
 func (c *Chain) proceed(ctx context.Context, req *store.AuthorizationRequest, apply change) (Step, error) {
 	for range maxSaves {
 		apply(req)
-		err := c.cfg.Requests.SaveRequest(ctx, req)
+		err := c.save(ctx, req)
 		if err == nil {
 			return c.next(ctx, req)
 		}
@@ -318,6 +326,22 @@ func (c *Chain) proceed(ctx context.Context, req *store.AuthorizationRequest, ap
 		}
 	}
 	return Step{}, fault.New(fault.Unavailable, "the sign-in goes on in too many places at once")
+}
+
+// save stores a request. One that was stored although the answer was lost comes back
+// as changed.
+func (c *Chain) save(ctx context.Context, req *store.AuthorizationRequest) error {
+	for deadline := time.Now().Add(persistence); ; {
+		err := c.cfg.Requests.SaveRequest(ctx, req)
+		if err == nil || !temporary(err) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(breath):
+		}
+	}
 }
 
 func (c *Chain) client(ctx context.Context, req *store.AuthorizationRequest) (*store.Client, error) {
