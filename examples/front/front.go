@@ -79,11 +79,10 @@ type balancer struct {
 	next     http.RoundTripper
 }
 
-// RoundTrip implements http.RoundTripper.
+// RoundTrip implements http.RoundTripper, but for closing the body: the
+// transport may still read it after the answer has begun, and ReverseProxy closes
+// it at the end.
 func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Body != nil {
-		defer req.Body.Close()
-	}
 	addresses, err := b.replicas.inTurn(req.Context())
 	if err != nil {
 		return nil, err

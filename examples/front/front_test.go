@@ -206,6 +206,41 @@ func TestWithoutAReplicaTheFrontSaysSo(t *testing.T) {
 	}
 }
 
+func TestAnswersAreWholeWhenTheReplicaIsFasterThanTheRequest(t *testing.T) {
+	t.Parallel()
+	port, listeners := listen(t, "127.0.0.1")
+	long := strings.Repeat("x", 1<<16)
+	serve(t, listeners[0], func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.CopyN(io.Discard, r.Body, r.ContentLength)
+		fmt.Fprint(w, long)
+	})
+	url := newFront(t, port, &names{addresses: []string{"127.0.0.1"}})
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 100 {
+				req, err := http.NewRequest(http.MethodPost, url, strings.NewReader("the body"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				text, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || len(text) != len(long) {
+					t.Errorf("%d bytes, %v", len(text), err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
 func TestStreamsArriveAsTheyAreWritten(t *testing.T) {
 	t.Parallel()
 	port, listeners := listen(t, "127.0.0.1")
