@@ -8,6 +8,7 @@
 // twice, since nobody but its author knows whether that is harmless. Answers are
 // streamed as they come.
 //
-// What it leaves out: TLS, health checks of its own and weights. In production
+// What it leaves out: TLS, health checks of its own, weights, and requests that are
+// streams: their bodies are read whole. In production
 // this is your load balancer's place.
 package front

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -15,6 +16,8 @@ import (
 
 const (
 	dialTimeout = time.Second
+	// maxBody bounds what is read of a request, in bytes: more than any service here takes.
+	maxBody = 16 << 20
 	// resolveEvery is how old DNS answers may be.
 	resolveEvery = time.Second
 	// leaveOut is how long a replica that could not be reached gets no requests.
@@ -61,6 +64,10 @@ func New(cfg Config) (http.Handler, error) {
 		FlushInterval: -1,
 		ErrorLog:      slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+				http.Error(w, "the request is too large", http.StatusRequestEntityTooLarge)
+				return
+			}
 			if r.Context().Err() == nil { // the client is still there
 				cfg.Logger.WarnContext(r.Context(), "no answer", slog.String("path", r.URL.Path), slog.Any("error", err))
 			}
@@ -68,7 +75,7 @@ func New(cfg Config) (http.Handler, error) {
 		},
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", proxy)
+	mux.Handle("/", http.MaxBytesHandler(proxy, maxBody))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	return mux, nil
 }
@@ -79,10 +86,19 @@ type balancer struct {
 	next     http.RoundTripper
 }
 
-// RoundTrip implements http.RoundTripper, but for closing the body: the
-// transport may still read it after the answer has begun, and ReverseProxy closes
-// it at the end.
+// RoundTrip implements http.RoundTripper. The body is read before it is sent: an
+// attempt that fails must leave it for the next, and a server closes the body of
+// a request as soon as it begins to answer, under the hands of a transport that
+// still looks for its end.
 func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
+	var body []byte
+	if req.Body != nil {
+		defer req.Body.Close()
+		var err error
+		if body, err = io.ReadAll(req.Body); err != nil {
+			return nil, err
+		}
+	}
 	addresses, err := b.replicas.inTurn(req.Context())
 	if err != nil {
 		return nil, err
@@ -91,9 +107,11 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 	for _, address := range addresses {
 		attempt := req.Clone(req.Context())
 		attempt.URL.Host = address
-		if req.Body != nil {
-			attempt.Body = io.NopCloser(req.Body) // a failed attempt must leave it open
+		attempt.Body = http.NoBody
+		if len(body) > 0 {
+			attempt.Body = io.NopCloser(bytes.NewReader(body))
 		}
+		attempt.ContentLength, attempt.TransferEncoding = int64(len(body)), nil
 		resp, err := b.next.RoundTrip(attempt)
 		if err == nil {
 			return resp, nil
