@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 type flags struct {
 	cli.Config
 	cli.Telemetry
-	cli.Admin
+	cli.AdminServer
 	cli.TLS
 	cli.Database
 	cli.Dial

@@ -75,6 +75,24 @@ type Admin struct {
 	AdminAddress string `default:"${admin_address}" help:"Where to serve health and metrics (${default}); keep it private."`
 }
 
+// AdminServer is Admin, and what else is served there.
+type AdminServer struct {
+	Admin
+	AdminDebug bool `help:"Serve /debug/pprof/* and /debug/log-level on the admin address too. Profiles can hold secrets: for as long as you need them, and where only operators reach that address."`
+}
+
+// Server returns the server of the admin address.
+func (f *AdminServer) Server(tel *telemetry.Telemetry, health *telemetry.Health) process.HTTPServer {
+	handler := tel.AdminHandler(health)
+	if f.AdminDebug {
+		handler = tel.DebugHandler(handler)
+	}
+	return process.HTTPServer{Address: f.AdminAddress, Handler: handler, Logger: tel.Logger, WriteTimeout: adminWriteTimeout}
+}
+
+// adminWriteTimeout bounds an answer; the longest is a CPU profile.
+const adminWriteTimeout = 2 * time.Minute
+
 // Drain is how a service stops.
 type Drain struct {
 	DrainDelay   time.Duration `default:"0s" help:"How long requests are still taken after a stop was asked for, while /readyz says draining: for load balancers to notice."`

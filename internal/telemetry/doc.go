@@ -12,6 +12,9 @@
 // outside the known set are "_OTHER". Logs and spans hold no query strings,
 // headers or bodies.
 //
-// What it leaves out: profiling endpoints, and sending logs anywhere but to a
+// [Telemetry.DebugHandler] adds profiles and the log level, for operators who ask
+// for them with --admin-debug.
+//
+// What it leaves out: sending logs anywhere but to a
 // stream, which the platform collects.
 package telemetry

@@ -13,12 +13,12 @@ import (
 	"chatelaine.dev/internal/secret"
 )
 
-func newLogger(cfg Config) (*slog.Logger, error) {
+func newLogger(cfg Config, level slog.Leveler) (*slog.Logger, error) {
 	w := cfg.LogOutput
 	if w == nil {
 		w = os.Stderr
 	}
-	logger, err := NewLogger(w, cfg.LogFormat, cfg.LogLevel)
+	logger, err := NewLogger(w, cfg.LogFormat, level)
 	if err != nil {
 		return nil, err
 	}

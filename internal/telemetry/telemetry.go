@@ -65,6 +65,7 @@ type Telemetry struct {
 	Meter      metric.MeterProvider
 	Propagator propagation.TextMapPropagator
 
+	level    *slog.LevelVar
 	registry *prometheus.Registry
 	stop     []func(context.Context) error
 }
@@ -90,7 +91,9 @@ func build(ctx context.Context, cfg Config) (*Telemetry, error) {
 	if cfg.SampleRatio < 0 || cfg.SampleRatio > 1 {
 		return nil, fault.New(fault.Invalid, "the sample ratio must be within 0 and 1")
 	}
-	logger, err := newLogger(cfg)
+	level := new(slog.LevelVar)
+	level.Set(cfg.LogLevel)
+	logger, err := newLogger(cfg, level)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +104,7 @@ func build(ctx context.Context, cfg Config) (*Telemetry, error) {
 		semconv.ServiceInstanceID(instanceID()),
 	)
 	t := &Telemetry{
-		Logger: logger,
+		Logger: logger, level: level,
 		// Without a collector no span is recorded, but every request has a trace id, which
 		// joins the logs and audit records of all services.
 		Tracer:     sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.NeverSample()))),
@@ -124,6 +127,7 @@ func build(ctx context.Context, cfg Config) (*Telemetry, error) {
 func Discard() *Telemetry {
 	return &Telemetry{
 		Logger:     slog.New(slog.DiscardHandler),
+		level:      new(slog.LevelVar),
 		Tracer:     nooptrace.NewTracerProvider(),
 		Meter:      noopmetric.NewMeterProvider(),
 		Propagator: Propagator(),

@@ -94,9 +94,7 @@ func run(ctx context.Context, flags *Flags, server *Server, identity *rpc.TLS, h
 		Address: flags.PublicAddress, Handler: server.Handler, Logger: tel.Logger, WriteTimeout: time.Minute,
 		DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout, OnDrain: health.Drain,
 	}
-	admin := process.HTTPServer{
-		Address: flags.AdminAddress, Handler: tel.AdminHandler(health), Logger: tel.Logger, WriteTimeout: time.Minute,
-	}
+	admin := flags.Server(tel, health)
 	internal := process.HTTPServer{Address: flags.GRPCAddress} // for its Listen alone
 	for _, s := range []*process.HTTPServer{&public, &admin, &internal} {
 		ln, err := s.Listen(ctx)

@@ -14,7 +14,7 @@ import (
 type Flags struct {
 	cli.Config
 	cli.Telemetry
-	cli.Admin
+	cli.AdminServer
 	cli.TLS
 	cli.Database
 	cli.Drain

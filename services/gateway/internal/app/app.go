@@ -77,9 +77,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 			time.AfterFunc(flags.DrainDelay, open.Drain)
 		},
 	}
-	admin := process.HTTPServer{
-		Address: flags.AdminAddress, Handler: tel.AdminHandler(health), Logger: tel.Logger, WriteTimeout: time.Minute,
-	}
+	admin := flags.Server(tel, health)
 	for _, server := range []*process.HTTPServer{&public, &admin} {
 		ln, err := server.Listen(ctx)
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 type Flags struct {
 	cli.Config
 	cli.Telemetry
-	cli.Admin
+	cli.AdminServer
 	cli.TLS
 	cli.Dial
 	cli.Drain

@@ -100,10 +100,7 @@ func (s *Server) Run(ctx context.Context) error {
 		WriteTimeout: time.Minute, DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout, Logger: log,
 		OnDrain: s.cfg.Health.Drain,
 	}
-	admin := process.HTTPServer{
-		Address: flags.AdminAddress, Handler: s.cfg.Telemetry.AdminHandler(s.cfg.Health),
-		WriteTimeout: time.Minute, Logger: log,
-	}
+	admin := flags.Server(s.cfg.Telemetry, s.cfg.Health)
 	internal := process.HTTPServer{Address: flags.GRPCAddress} // for its Listen alone
 	for _, server := range []*process.HTTPServer{&rest, &admin, &internal} {
 		if _, err := server.Listen(ctx); err != nil {

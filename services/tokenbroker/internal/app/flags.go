@@ -15,7 +15,7 @@ import (
 type Flags struct {
 	cli.Config
 	cli.Telemetry
-	cli.Admin
+	cli.AdminServer
 	cli.TLS
 	cli.Database
 	cli.Dial
