@@ -57,6 +57,14 @@ soak: check-go check-cc check-postgres ## Run each fuzzer for ten minutes and th
 bench: build check-postgres ## Compare the gateway with a plain reverse proxy and a direct call; measure GetCredential
 	@$(BIN)/chatelaine-dev bench
 
+.PHONY: images
+images: check-docker ## Build the container images, tagged with VERSION
+	@CHATELAINE_VERSION=$(VERSION) CHATELAINE_REVISION=$$(git rev-parse HEAD) docker compose build
+
+.PHONY: compose-test
+compose-test: check-go check-docker check-browser e2e-deps ## Run the end-to-end tests against containers, one and two replicas of each service
+	go test -tags compose -count=1 -timeout 60m -v ./e2e/compose
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(BUF) ## Check formatting, vet, lint, protocol definitions and module files
 	@$(TOOLS)/golangci-lint run $(PACKAGES)
@@ -113,6 +121,10 @@ check-cc:
 .PHONY: check-postgres
 check-postgres:
 	@tools/deps check postgres
+
+.PHONY: check-docker
+check-docker:
+	@docker compose version >/dev/null && docker info >/dev/null || { echo 'this needs a Docker engine with Compose v2' >&2; exit 1; }
 
 .PHONY: check-browser
 check-browser:
