@@ -8,6 +8,7 @@ import (
 	"chatelaine.dev/internal/fault"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/tokenbroker/internal/login"
+	"chatelaine.dev/services/tokenbroker/internal/store"
 )
 
 func TestALoginWithoutARefreshTokenKeepsTheConnections(t *testing.T) {
@@ -25,16 +26,24 @@ func TestALoginWithoutARefreshTokenKeepsTheConnections(t *testing.T) {
 	}
 }
 
+// renewing runs a login with a refresh token and all legs of a second one without,
+// and begins an attempt at renewing the connection that they share.
+func (f *fixture) renewing(lasts time.Duration) (c *store.Connection, second string) {
+	f.t.Helper()
+	c, _ = f.stored(f.login("octohub", "at-1", "rt-1"), "octohub")
+	second = f.chain("octohub", "at-login", "")
+	if _, ok := f.lease(c, lasts); !ok {
+		f.t.Fatal("no lease")
+	}
+	return c, second
+}
+
 // Rotating providers take each refresh token once. A login that copied the one that
 // is being spent would leave the person with it, and lock them when it is refused.
 func TestALoginWaitsForTheTokenThatARenewalBrings(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, func(c *login.Config) { c.Patience = time.Minute })
-	c, _ := f.stored(f.login("octohub", "at-1", "rt-1"), "octohub")
-	id := f.chain("octohub", "at-login", "")
-	if _, ok := f.lease(c, time.Minute); !ok {
-		t.Fatal("no lease")
-	}
+	c, id := f.renewing(time.Minute)
 	before := f.legs.planned()
 	done := make(chan error, 1)
 	go func() { done <- f.activate(id) }()
@@ -76,11 +85,7 @@ func TestARenewalThatBeginsWhileALoginIsPreparedIsWaitedForToo(t *testing.T) {
 func TestALoginStandsWithoutATokenThatIsSpentForTooLong(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, func(c *login.Config) { c.Patience = 100 * time.Millisecond })
-	c, _ := f.stored(f.login("octohub", "at-1", "rt-1"), "octohub")
-	id := f.chain("octohub", "at-login", "")
-	if _, ok := f.lease(c, time.Minute); !ok {
-		t.Fatal("no lease")
-	}
+	_, id := f.renewing(time.Minute)
 	must(t, f.activate(id))
 	now, tokens := f.stored(id, "octohub")
 	if tokens.AccessToken.Reveal() != "at-login" || !tokens.RefreshToken.IsZero() || now.Refreshable {
@@ -91,11 +96,7 @@ func TestALoginStandsWithoutATokenThatIsSpentForTooLong(t *testing.T) {
 func TestALoginThatNobodyWaitsForChangesNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, func(c *login.Config) { c.Patience = time.Minute })
-	c, _ := f.stored(f.login("octohub", "at-1", "rt-1"), "octohub")
-	id := f.chain("octohub", "at-login", "")
-	if _, ok := f.lease(c, time.Minute); !ok {
-		t.Fatal("no lease")
-	}
+	_, id := f.renewing(time.Minute)
 	ctx, cancel := context.WithCancel(t.Context())
 	before := f.legs.planned()
 	done := make(chan error, 1)
@@ -118,11 +119,7 @@ func TestALoginThatNobodyWaitsForChangesNothing(t *testing.T) {
 func TestALoginKeepsATokenInDoubtWithItsDoubt(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	c, _ := f.stored(f.login("octohub", "at-1", "rt-1"), "octohub")
-	id := f.chain("octohub", "at-login", "")
-	if _, ok := f.lease(c, time.Millisecond); !ok {
-		t.Fatal("no lease")
-	}
+	_, id := f.renewing(time.Millisecond)
 	must(t, f.activate(id))
 	now, tokens := f.stored(id, "octohub")
 	if tokens.RefreshToken.Reveal() != "rt-1" {
