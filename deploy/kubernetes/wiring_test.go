@@ -245,7 +245,7 @@ func TestOnlyTheTwoPublicPortsAreExposed(t *testing.T) {
 		for name, r := range all[gatewayv1.HTTPRoute](m) {
 			for _, rule := range r.Spec.Rules {
 				for _, b := range rule.BackendRefs {
-					if b.Port == nil || public[string(b.Name)] != int32(*b.Port) {
+					if b.Port == nil || public[string(b.Name)] != *b.Port {
 						t.Errorf("HTTPRoute %s exposes %s", name, b.Name)
 					}
 				}

@@ -91,7 +91,7 @@ var words = sync.OnceValues(func() (map[string]map[string]bool, error) {
 		"authserver":  {"../../services/authserver"},
 		"tokenbroker": {"../../services/tokenbroker"},
 		"gateway":     {"../../services/gateway"},
-		"shared":      {"../../internal/telemetry"},
+		"shared":      {"../../internal"},
 	} {
 		found[service] = map[string]bool{}
 		for _, dir := range dirs {
@@ -214,6 +214,25 @@ var (
 	functions    = []string{"absent", "histogram_quantile", "increase", "rate"}
 	aggregations = []string{"max", "min", "sum"}
 )
+
+func TestEveryMetricOfOursIsExplained(t *testing.T) {
+	t.Parallel()
+	guide, err := os.ReadFile("../../docs/observability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range expressions(t) {
+		for _, name := range regexp.MustCompile(`chatelaine_\w+`).FindAllString(e.text, -1) {
+			base := name
+			for _, suffix := range []string{"_bucket", "_count", "_sum"} {
+				base = strings.TrimSuffix(base, suffix)
+			}
+			if !strings.Contains(string(guide), "`"+base+"`") {
+				t.Errorf("%s: docs/observability.md does not say what %s is", e.where, base)
+			}
+		}
+	}
+}
 
 func TestAMisspeltMetricIsFound(t *testing.T) {
 	t.Parallel()

@@ -64,7 +64,11 @@ func test(t *testing.T, overlay, namespace string) {
 	if out := k.run("get", "namespace", namespace, "--ignore-not-found", "--output=name"); out != "" {
 		t.Fatalf("the namespace %s exists already; delete it if nobody needs it", namespace)
 	}
-	t.Cleanup(func() { k.run("delete", "namespace", namespace, "--wait") })
+	t.Cleanup(func() { // it warns that a namespace is in no namespace
+		if _, stderr, err := k.try("", "delete", "namespace", namespace, "--wait"); err != nil {
+			t.Errorf("delete the namespace %s: %v\n%s", namespace, err, stderr)
+		}
+	})
 	k.install(overlay)
 	k.walk()
 	k.feed("", "apply", "--filename=../test/load.yaml")
