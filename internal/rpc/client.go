@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/telemetry"
@@ -25,7 +27,9 @@ const dialTimeout = 5 * time.Second
 
 // ClientConfig makes a connection.
 type ClientConfig struct {
-	// Address is HOST:PORT; all addresses that DNS has for HOST are used.
+	// Address is HOST:PORT, where all addresses that DNS has for HOST are used (a
+	// headless Service of Kubernetes has one for each replica), or several HOST:PORT
+	// with commas between. Calls go round the addresses.
 	Address string
 	// ServerName is the name in the server's certificate ("tokenbroker").
 	ServerName string
@@ -49,8 +53,9 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	if cfg.TLS == nil || cfg.Telemetry == nil || cfg.ServerName == "" {
 		return nil, fault.New(fault.Internal, "rpc: a client needs ServerName, TLS and Telemetry")
 	}
-	if _, _, err := net.SplitHostPort(cfg.Address); err != nil {
-		return nil, fault.Newf(fault.Invalid, "%q is not HOST:PORT", cfg.Address)
+	target, addresses, err := targetOf(cfg.Address)
+	if err != nil {
+		return nil, err
 	}
 	serviceConfig, err := serviceConfigOf(cfg.Idempotent)
 	if err != nil {
@@ -58,7 +63,9 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	}
 	chain := clientChain{timeout: orDefault(cfg.Timeout, DefaultClientTimeout)}
 	maxBytes := orDefault(cfg.MaxMessageBytes, DefaultMaxMessageBytes)
-	conn, err := grpc.NewClient("dns:///"+cfg.Address,
+	conn, err := grpc.NewClient(target,
+		grpc.WithResolvers(addresses...),
+		grpc.WithNoProxy(), // it is a neighbour; HTTPS_PROXY is for the world outside
 		grpc.WithTransportCredentials(&clientCredentials{tls: cfg.TLS, serverName: cfg.ServerName}),
 		grpc.WithAuthority(cfg.ServerName),
 		grpc.WithDefaultServiceConfig(serviceConfig),
@@ -84,8 +91,30 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
+// targetOf returns gRPC's name of an address, and the resolver of a list, which
+// DNS is not asked for as a whole.
+func targetOf(address string) (target string, list []resolver.Builder, err error) {
+	parts := strings.Split(address, ",")
+	endpoints := make([]resolver.Endpoint, 0, len(parts))
+	for _, part := range parts {
+		part = strings.TrimSpace(part)
+		if _, _, err := net.SplitHostPort(part); err != nil {
+			return "", nil, fault.Newf(fault.Invalid, "%q is not HOST:PORT", part)
+		}
+		endpoints = append(endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: part}}})
+	}
+	if len(parts) == 1 {
+		return "dns:///" + address, nil, nil
+	}
+	fixed := manual.NewBuilderWithScheme("list")
+	fixed.InitialState(resolver.State{Endpoints: endpoints})
+	return "list:///" + parts[0], []resolver.Builder{fixed}, nil
+}
+
 // serviceConfigOf writes gRPC's service config: round robin, and retries for the
-// methods that were declared idempotent.
+// methods that were declared idempotent. (A call that no server has seen is sent
+// again by gRPC itself, whatever the method.) The tokens allow for fifty failures at
+// once, those of one replica that dies under load, before retries stop.
 func serviceConfigOf(idempotent []string) (string, error) {
 	type name struct {
 		Service string `json:"service"`
@@ -112,7 +141,7 @@ func serviceConfigOf(idempotent []string) (string, error) {
 	b, err := json.Marshal(map[string]any{
 		"loadBalancingConfig": []any{map[string]any{"round_robin": map[string]any{}}},
 		"methodConfig":        methodConfig,
-		"retryThrottling":     map[string]any{"maxTokens": 10, "tokenRatio": 0.1},
+		"retryThrottling":     map[string]any{"maxTokens": 100, "tokenRatio": 0.1},
 	})
 	return string(b), err
 }

@@ -10,8 +10,8 @@
 // translation of errors (the cause is logged once with the trace's id, the
 // public status goes out) → the default deadline → the peer check → protovalidate
 // → the handler. On the client: default deadline → translation of the status into a
-// [*fault.Error] → tracing → round robin over the addresses that DNS knows, with
-// retries on UNAVAILABLE only for methods that the caller declares idempotent.
+// [*fault.Error] → tracing → round robin over the addresses that DNS knows (or a
+// given list), with retries on UNAVAILABLE only for methods that the caller declares idempotent.
 //
 // Certificates are read again when their files change. [Server.InProcess] is a
 // connection for a REST gateway in the same process: calls on it pass the same

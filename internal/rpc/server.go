@@ -30,6 +30,8 @@ const (
 	DefaultStopTimeout     = 15 * time.Second
 )
 
+const maxConnectionAge = 10 * time.Minute
+
 // ServerConfig makes a Server.
 type ServerConfig struct {
 	// TLS is the server's identity. Required.
@@ -105,8 +107,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: 15 * time.Minute,
-			// Clients look DNS up again and spread over new replicas.
-			MaxConnectionAge: 30 * time.Minute, MaxConnectionAgeGrace: time.Minute,
+			// Clients look DNS up again, so that new replicas get their share within ten
+			// minutes. Streams get the grace; they are all such that clients resume.
+			MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: time.Minute,
 			Time: 30 * time.Second, Timeout: 10 * time.Second,
 		}),
 	)

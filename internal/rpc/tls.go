@@ -37,6 +37,7 @@ type TLS struct {
 	current *identity
 	stamps  [3]stamp
 	checked time.Time
+	problem string // what the log was told last
 }
 
 type identity struct {
@@ -127,6 +128,7 @@ func (t *TLS) identity() *identity {
 	t.checked = now
 	stamps, err := t.stat()
 	if err == nil && stamps == t.stamps {
+		t.problem = ""
 		return t.current
 	}
 	var id *identity
@@ -134,11 +136,14 @@ func (t *TLS) identity() *identity {
 		id, err = t.read()
 	}
 	if err != nil {
-		t.logger.Warn("keeping the last good TLS files", fault.Attr(err))
+		if text := fault.Detail(err); text != t.problem { // once, not at each look
+			t.problem = text
+			t.logger.Error("keeping the last good TLS files", slog.Time("expires", t.current.cert.Leaf.NotAfter), fault.Attr(err))
+		}
 		return t.current
 	}
-	t.logger.Info("TLS files changed", slog.String("certificate", t.files.Cert))
-	t.current, t.stamps = id, stamps
+	t.logger.Info("TLS files changed", slog.String("certificate", t.files.Cert), slog.Time("expires", id.cert.Leaf.NotAfter))
+	t.current, t.stamps, t.problem = id, stamps, ""
 	return id
 }
 

@@ -9,13 +9,17 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/rpc"
 	"chatelaine.dev/internal/rpc/rpctest"
+	"chatelaine.dev/internal/telemetry"
 )
 
 // leafOf returns the certificate that t shows now.
@@ -137,4 +141,65 @@ func TestAnHTTPServerKnowsItsPeersToo(t *testing.T) {
 	if names := rpc.PeerNames(tls.ConnectionState{}); names != nil {
 		t.Errorf("an unverified connection has peers %v", names)
 	}
+}
+
+func TestARotationDisturbsNobodyWhoIsConnected(t *testing.T) {
+	t.Parallel()
+	ca := rpctest.NewCA(t)
+	files := ca.Files("tokenbroker")
+	var log lockedBuffer
+	identity, err := rpc.LoadTLS(files, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ahead atomic.Int64 // of the clock
+	identity.SetClock(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+	server, err := rpc.NewServer(rpc.ServerConfig{TLS: identity, Telemetry: telemetry.Discard(), Peers: map[string][]string{echoService: {"gateway"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parrot().register(server)
+	address := rpctest.Serve(t, server)
+	serves := func(who *grpc.ClientConn) {
+		t.Helper()
+		if _, err := call(t.Context(), who, "hi"); err != nil {
+			t.Error(fault.Detail(err))
+		}
+	}
+	shown := func() string {
+		t.Helper()
+		ahead.Add(int64(10 * time.Second))
+		conn, err := ca.TLS("gateway").DialTLSContext("tokenbroker")(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return string(conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw)
+	}
+	connected := ca.Dial(address, "tokenbroker", nil, "gateway")
+	serves(connected)
+	first := shown()
+	ca.Files("tokenbroker") // a new certificate in the same files
+	second := shown()
+	if second == first {
+		t.Error("new clients see the old certificate")
+	}
+	serves(connected)
+	if err := os.WriteFile(files.Cert, []byte("half a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if shown() != second {
+			t.Error("a broken file changed the certificate")
+		}
+	}
+	if n := strings.Count(log.String(), "keeping the last good TLS files"); n != 1 {
+		t.Errorf("the broken file was logged %d times", n)
+	}
+	serves(connected)
+	ca.Files("tokenbroker")
+	if shown() == second {
+		t.Error("the mended file is not used")
+	}
+	serves(ca.Dial(address, "tokenbroker", nil, "gateway"))
 }
