@@ -46,7 +46,7 @@ func TestBrokersOfTheFirstVersionWorkOnTheNewestSchema(t *testing.T) {
 	url := pgtest.URL(t, first)
 	conn, err := pgx.Connect(t.Context(), url.Reveal())
 	must(t, err)
-	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is in flight
+	defer conn.Close(context.WithoutCancel(t.Context()))
 	exec := func(sql string, args ...any) {
 		t.Helper()
 		_, err := conn.Exec(t.Context(), sql, args...)
