@@ -19,6 +19,9 @@
 // answer was lost. The answer is kept sealed under a key that is derived from the
 // token that was presented, so that the store alone opens nothing.
 //
+// How often a login's tokens may be refreshed is limited, because every used refresh
+// token is kept until it expires. Lifetimes count by the database's clock.
+//
 // Access tokens are JWTs (RFC 9068) and are not stored: resource servers check them
 // offline, and the broker checks their session.
 //

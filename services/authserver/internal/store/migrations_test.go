@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"io/fs"
 	"testing"
 	"testing/fstest"
@@ -75,5 +77,29 @@ func TestADatabaseOfAnEarlierVersionKeepsItsLogins(t *testing.T) {
 				t.Errorf("the client that waits: %v", err)
 			}
 		})
+	}
+}
+
+func TestAMigrationThatWasReleasedIsNeverEdited(t *testing.T) {
+	t.Parallel()
+	released := map[string]string{ // by SHA-256; a change is a new file, and a new line here
+		"00001_authserver.sql": "b16a82f0acc71a4e26d3c606a9da54e1268fc150e9ed107bc9ec62bd7de964f4",
+		"00002_retries.sql":    "9d7852b854fecd6e3717533bbcc2072bd214c3f1078dc2d5ee1a46b1dc45ed0d",
+	}
+	names, err := fs.Glob(store.Migrations().FS, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		data, err := fs.ReadFile(store.Migrations().FS, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != released[name] {
+			t.Errorf("%s is not what databases have: undo the edit and write another migration", name)
+		}
+	}
+	if len(names) != len(released) {
+		t.Errorf("%d migrations, %d are known", len(names), len(released))
 	}
 }
