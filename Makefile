@@ -35,6 +35,10 @@ build: check-go ## Build the services and the demo's programs into bin/
 	@for s in $(SERVICES); do go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/$$s ./services/$$s/cmd/$$s; done
 	@go build -trimpath -o $(BIN)/ ./examples/cmd/...
 
+.PHONY: build-alone
+build-alone: check-go ## Build each module without the workspace, as images do
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./...); done
+
 .PHONY: test
 test: check-go check-cc check-postgres check-browser e2e-deps ## Run all tests, end-to-end tests included, with the race detector
 	go test -race -shuffle=on -timeout 20m $(PACKAGES)
