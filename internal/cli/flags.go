@@ -87,7 +87,7 @@ func (f *AdminServer) Server(tel *telemetry.Telemetry, health *telemetry.Health)
 	if f.AdminDebug {
 		handler = tel.DebugHandler(handler)
 	}
-	return process.HTTPServer{Address: f.AdminAddress, Handler: handler, Logger: tel.Logger, WriteTimeout: adminWriteTimeout}
+	return process.HTTPServer{Address: f.AdminAddress, Flag: "admin-address", Handler: handler, Logger: tel.Logger, WriteTimeout: adminWriteTimeout}
 }
 
 // adminWriteTimeout bounds an answer; the longest is a CPU profile.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"chatelaine.dev/internal/fault"
@@ -27,6 +28,8 @@ type HTTPServer struct {
 	Listener net.Listener
 	// Address is HOST:PORT or :PORT.
 	Address string
+	// Flag is the command-line flag that set Address, for the error of a start.
+	Flag    string
 	Handler http.Handler
 	// TLS, when set, makes the server speak TLS with it (HTTP/2 too).
 	TLS *tls.Config
@@ -59,10 +62,28 @@ func (s *HTTPServer) Listen(ctx context.Context) (net.Listener, error) {
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.Address)
 	if err != nil {
-		return nil, fault.Wrap(fault.Unavailable, err, "cannot listen on "+s.Address).WithReason("listen_failed")
+		return nil, s.listenFailed(err)
 	}
 	s.Listener = ln
 	return ln, nil
+}
+
+// listenFailed says what to do about it.
+func (s *HTTPServer) listenFailed(err error) error {
+	kind, advice := fault.Unavailable, "choose another address"
+	_, _, invalid := net.SplitHostPort(s.Address)
+	switch {
+	case invalid != nil:
+		kind, advice = fault.Invalid, "it must be HOST:PORT or :PORT"
+	case errors.Is(err, syscall.EADDRINUSE):
+		advice = "stop what listens there (ss -ltnp shows it), or choose another address"
+	case errors.Is(err, syscall.EACCES):
+		advice = "ports below 1024 are for privileged users; choose another one"
+	}
+	if s.Flag != "" {
+		advice += " with --" + s.Flag
+	}
+	return fault.Wrap(kind, err, "cannot listen on "+s.Address+"; "+advice).WithReason("listen_failed")
 }
 
 // Run serves until ctx ends, then drains. It is a Task. A drain that does not

@@ -148,10 +148,12 @@ func (t *TLS) identity() *identity {
 }
 
 func (t *TLS) stat() (stamps [3]stamp, err error) {
-	for i, path := range []string{t.files.Cert, t.files.Key, t.files.CA} {
-		info, err := os.Stat(path)
+	for i, file := range []struct{ what, path string }{
+		{"certificate (--tls-cert)", t.files.Cert}, {"key (--tls-key)", t.files.Key}, {"authority (--tls-ca)", t.files.CA},
+	} {
+		info, err := os.Stat(file.path)
 		if err != nil {
-			return stamps, fault.Wrap(fault.Invalid, err, "cannot read a TLS file").WithReason("tls_files")
+			return stamps, fault.Wrap(fault.Invalid, err, "cannot read the file of the TLS "+file.what).WithReason("tls_files")
 		}
 		stamps[i] = stamp{info.ModTime(), info.Size()}
 	}
@@ -161,7 +163,7 @@ func (t *TLS) stat() (stamps [3]stamp, err error) {
 func (t *TLS) read() (*identity, error) {
 	cert, err := tls.LoadX509KeyPair(t.files.Cert, t.files.Key)
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "cannot use the TLS certificate "+t.files.Cert+" with the key "+t.files.Key).
+		return nil, fault.Wrap(fault.Invalid, err, "cannot use the TLS certificate "+t.files.Cert+" with the key "+t.files.Key+": both must be PEM and belong together").
 			WithReason("tls_files")
 	}
 	pem, err := os.ReadFile(t.files.CA)

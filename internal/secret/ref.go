@@ -104,7 +104,7 @@ func (r *Resolver) Resolve(ref Ref) (String, error) {
 	if err := ref.Validate(); err != nil {
 		return String{}, err
 	}
-	place := "environment variable " + ref.EnvName()
+	place, advice := "environment variable "+ref.EnvName(), "put it in one of them"
 	if r.Dir != "" {
 		path := filepath.Join(r.Dir, ref.Name, ref.Key)
 		value, err := readBounded(path)
@@ -118,13 +118,14 @@ func (r *Resolver) Resolve(ref Ref) (String, error) {
 		place = "file " + path + " and " + place
 	} else {
 		place += " (no folder of secrets is set in " + DirEnv + ")"
+		advice = "set the one or the other"
 	}
 	if r.LookupEnv != nil {
 		if value, ok := r.LookupEnv(ref.EnvName()); ok {
 			return checked(ref, "environment variable "+ref.EnvName(), value)
 		}
 	}
-	return String{}, fault.Newf(fault.Precondition, "secret %s not found: looked in %s", ref, place).
+	return String{}, fault.Newf(fault.Precondition, "secret %s not found: looked in %s; %s", ref, place, advice).
 		WithReason("secret_missing", "ref", ref.String())
 }
 
@@ -136,7 +137,7 @@ func (r *Resolver) ResolveKey(ref Ref, minBytes, maxBytes int) (Bytes, error) {
 	}
 	key, err := DecodeKey(text, minBytes, maxBytes)
 	if err != nil {
-		return Bytes{}, fault.Newf(fault.Invalid, "secret %s: %s", ref, err).WithReason("secret_invalid", "ref", ref.String())
+		return Bytes{}, fault.Newf(fault.Invalid, "secret %s: %s; `openssl rand -base64 %d` makes a key", ref, err, minBytes).WithReason("secret_invalid", "ref", ref.String())
 	}
 	return key, nil
 }

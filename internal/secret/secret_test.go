@@ -229,7 +229,7 @@ func TestResolveKeyNamesTheReference(t *testing.T) {
 	t.Parallel()
 	r := resolver(t, map[string]string{"keys/kek": "c2hvcnQ="}, nil)
 	_, err := r.ResolveKey(secret.Ref{Name: "keys", Key: "kek"}, 32, 32)
-	if err == nil || err.Error() != "secret keys/kek: has 5 bytes, want 32" {
+	if err == nil || err.Error() != "secret keys/kek: has 5 bytes, want 32; `openssl rand -base64 32` makes a key" {
 		t.Errorf("error = %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -88,8 +89,26 @@ func (h *Health) Ready(ctx context.Context) Report {
 	return report
 }
 
-func (h *Health) run(ctx context.Context, c *namedCheck) error {
-	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)
+// lookEvery is how often Run looks.
+const lookEvery = 5 * time.Second
+
+// Run runs the checks every five seconds until ctx ends, so that the log says what
+// a service waits for also where nobody probes it.
+func (h *Health) Run(ctx context.Context) error {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		h.Ready(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (h *Health) run(parent context.Context, c *namedCheck) error {
+	ctx, cancel := context.WithTimeout(parent, CheckTimeout)
 	defer cancel()
 	done := make(chan error, 1) // a check that ignores its context must not hang the probe
 	go func() { done <- c.check(ctx) }()
@@ -98,6 +117,12 @@ func (h *Health) run(ctx context.Context, c *namedCheck) error {
 	case err = <-done:
 	case <-ctx.Done():
 		err = ctx.Err()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fault.Wrap(fault.Timeout, err, "no answer within "+CheckTimeout.String())
+	}
+	if parent.Err() != nil {
+		return err // the prober went away: that says nothing
 	}
 	if failed := err != nil; c.failed.Swap(failed) != failed {
 		if failed {

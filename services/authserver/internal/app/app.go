@@ -91,11 +91,11 @@ func restartNeeded(context.Context, *config.Set) error {
 // run opens the addresses and runs the parts until ctx ends.
 func run(ctx context.Context, flags *Flags, server *Server, identity *rpc.TLS, health *telemetry.Health, tel *telemetry.Telemetry) error {
 	public := process.HTTPServer{
-		Address: flags.PublicAddress, Handler: server.Handler, Logger: tel.Logger, WriteTimeout: time.Minute,
+		Address: flags.PublicAddress, Flag: "public-address", Handler: server.Handler, Logger: tel.Logger, WriteTimeout: time.Minute,
 		DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout, OnDrain: health.Drain,
 	}
 	admin := flags.Server(tel, health)
-	internal := process.HTTPServer{Address: flags.GRPCAddress} // for its Listen alone
+	internal := process.HTTPServer{Address: flags.GRPCAddress, Flag: "grpc-address"} // for its Listen alone
 	for _, s := range []*process.HTTPServer{&public, &admin, &internal} {
 		ln, err := s.Listen(ctx)
 		if err != nil {
@@ -114,6 +114,7 @@ func run(ctx context.Context, flags *Flags, server *Server, identity *rpc.TLS, h
 
 	group := process.Group{Logger: tel.Logger, StopTimeout: flags.StopTimeout()}
 	group.Add("public", public.Run)
+	group.Add("health", health.Run)
 	group.Add("grpc", grpcServer.Task(internal.Listener))
 	group.Add("resources", server.Resources.Run)
 	group.Add("keys", server.Keys.Run)

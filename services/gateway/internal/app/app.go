@@ -69,7 +69,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 		return err
 	}
 	public := process.HTTPServer{
-		Address: flags.PublicAddress, Handler: gateways, Logger: tel.Logger,
+		Address: flags.PublicAddress, Flag: "public-address", Handler: gateways, Logger: tel.Logger,
 		DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout,
 		OnDrain: func() {
 			health.Drain()

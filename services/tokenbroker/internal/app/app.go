@@ -96,12 +96,12 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	rest := process.HTTPServer{
-		Address: flags.RESTAddress, Handler: handler, TLS: s.cfg.Identity.ServerConfig("h2", "http/1.1"),
+		Address: flags.RESTAddress, Flag: "rest-address", Handler: handler, TLS: s.cfg.Identity.ServerConfig("h2", "http/1.1"),
 		WriteTimeout: time.Minute, DrainDelay: flags.DrainDelay, DrainTimeout: flags.DrainTimeout, Logger: log,
 		OnDrain: s.cfg.Health.Drain,
 	}
 	admin := flags.Server(s.cfg.Telemetry, s.cfg.Health)
-	internal := process.HTTPServer{Address: flags.GRPCAddress} // for its Listen alone
+	internal := process.HTTPServer{Address: flags.GRPCAddress, Flag: "grpc-address"} // for its Listen alone
 	for _, server := range []*process.HTTPServer{&rest, &admin, &internal} {
 		if _, err := server.Listen(ctx); err != nil {
 			return err
@@ -113,6 +113,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group := process.Group{Logger: log, StopTimeout: flags.StopTimeout()}
 	group.Add("grpc", s.grpc.Task(internal.Listener))
 	group.Add("rest", rest.Run)
+	group.Add("health", s.cfg.Health.Run)
 	for _, task := range s.tasks {
 		group.Add(task.name, task.run)
 	}
