@@ -205,6 +205,23 @@ func TestEachContainerMountsItsOwnSecretsAlone(t *testing.T) {
 	}
 }
 
+func TestEveryMountedFileIsThere(t *testing.T) {
+	t.Parallel()
+	project := load(t)
+	for name, config := range project.Configs {
+		if _, err := os.Stat(config.File); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, s := range project.Services {
+		for _, c := range s.Configs {
+			if _, ok := project.Configs[c.Source]; !ok {
+				t.Errorf("%s mounts %s, which is not there", name, c.Source)
+			}
+		}
+	}
+}
+
 func TestASecondReplicaDiffersInNothingButPorts(t *testing.T) {
 	t.Parallel()
 	project := load(t)
