@@ -18,6 +18,9 @@ const (
 	dialTimeout = time.Second
 	// maxBody bounds what is read of a request, in bytes: more than any service here takes.
 	maxBody = 16 << 20
+	// largeBody is from where on a replica is asked before the body is sent, in
+	// bytes: one that refuses it may close the connection, and its answer be lost.
+	largeBody = 64 << 10
 	// resolveEvery is how old DNS answers may be.
 	resolveEvery = time.Second
 	// leaveOut is how long a replica that could not be reached gets no requests.
@@ -58,7 +61,7 @@ func New(cfg Config) (http.Handler, error) {
 			// A connection for each request: a kept one may lead to a replica that has just gone.
 			next: &http.Transport{
 				DialContext:       (&net.Dialer{Timeout: dialTimeout}).DialContext,
-				DisableKeepAlives: true, DisableCompression: true,
+				DisableKeepAlives: true, DisableCompression: true, ExpectContinueTimeout: time.Second,
 			},
 		},
 		FlushInterval: -1,
@@ -112,6 +115,9 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 			attempt.Body = io.NopCloser(bytes.NewReader(body))
 		}
 		attempt.ContentLength, attempt.TransferEncoding = int64(len(body)), nil
+		if len(body) >= largeBody {
+			attempt.Header.Set("Expect", "100-continue") // RFC 9110, section 10.1.1
+		}
 		resp, err := b.next.RoundTrip(attempt)
 		if err == nil {
 			return resp, nil

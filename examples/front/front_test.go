@@ -206,6 +206,23 @@ func TestWithoutAReplicaTheFrontSaysSo(t *testing.T) {
 	}
 }
 
+func TestAReplicaThatRefusesALargeRequestIsHeard(t *testing.T) {
+	t.Parallel()
+	port, listeners := listen(t, "127.0.0.1")
+	serve(t, listeners[0], func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Expect") != "100-continue" {
+			t.Error("the body is sent without a question")
+		}
+		http.Error(w, "no", http.StatusTeapot)
+	})
+	url := newFront(t, port, &names{addresses: []string{"127.0.0.1"}})
+	for range 20 {
+		if status, text := post(t, url, strings.Repeat("x", 5<<20)); status != http.StatusTeapot || text != "no\n" {
+			t.Fatalf("%d %q", status, text)
+		}
+	}
+}
+
 func TestARequestThatIsTooLargeIsRefusedBeforeItIsSent(t *testing.T) {
 	t.Parallel()
 	port, listeners := listen(t, "127.0.0.1")
