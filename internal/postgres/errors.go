@@ -22,11 +22,13 @@ const (
 	codeDeadlock             = "40P01"
 	codeUndefinedTable       = "42P01"
 	codeInvalidSchema        = "3F000"
-	codeTooManyConnections   = "53300"
+	codeReadOnly             = "25006" // a standby, or a server that protects a full disk
 	codeLockNotAvailable     = "55P03"
 	codeQueryCanceled        = "57014"
 	classConnectionException = "08"
+	classResources           = "53" // disk full, out of memory, too many connections
 	classOperatorAction      = "57P"
+	classSystem              = "58" // I/O errors
 )
 
 // IsNoRows reports that a query that must find one row found none.
@@ -46,9 +48,10 @@ func IsSerialization(err error) bool {
 }
 
 // Fault returns err as the one error type, with the driver's as the cause: no
-// rows is NotFound, a duplicate Conflict, a lost connection Unavailable
-// ("database_unavailable"), a statement that took too long Timeout, the rest
-// Internal. An error that already is a *fault.Error stays; nil stays nil.
+// rows is NotFound, a duplicate Conflict, a statement that took too long Timeout;
+// a lost connection, a full disk and whatever else only the server's operator can
+// mend is Unavailable ("database_unavailable"), the rest Internal. An error that
+// already is a *fault.Error stays; nil stays nil.
 func Fault(err error) error {
 	if err == nil {
 		return nil
@@ -97,8 +100,9 @@ func contextError(err error) error {
 
 func unavailable(err error, code string) bool {
 	if code != "" {
-		return code == codeTooManyConnections || strings.HasPrefix(code, classConnectionException) ||
-			strings.HasPrefix(code, classOperatorAction)
+		return code == codeReadOnly || slices.ContainsFunc(
+			[]string{classConnectionException, classResources, classOperatorAction, classSystem},
+			func(class string) bool { return strings.HasPrefix(code, class) })
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true

@@ -210,6 +210,9 @@ func TestDriverErrorsBecomeTheirKind(t *testing.T) {
 			return err
 		})
 	}()
+	raise := func(sqlstate string) error {
+		return exec(`DO $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '` + sqlstate + `'; END $$`)
+	}
 	own := fault.New(fault.Denied, "not yours")
 
 	for name, tt := range map[string]struct {
@@ -219,6 +222,8 @@ func TestDriverErrorsBecomeTheirKind(t *testing.T) {
 		"no rows": {none, fault.NotFound}, "duplicate": {duplicate, fault.Conflict}, "orphan": {orphan, fault.Internal},
 		"deadline before": {late, fault.Timeout}, "deadline during": {cut, fault.Timeout}, "canceled": {canceled, fault.Canceled},
 		"connection killed": {killed, fault.Unavailable}, "syntax": {exec(`SELEKT`), fault.Internal},
+		"disk full": {raise("53100"), fault.Unavailable}, "too many connections": {raise("53300"), fault.Unavailable},
+		"I/O error": {raise("58030"), fault.Unavailable}, "read only": {raise("25006"), fault.Unavailable},
 		"a fault": {own, fault.Denied}, "a wrapped fault": {fmt.Errorf("tx: %w", own), fault.Denied},
 	} {
 		got := postgres.Fault(tt.err)
