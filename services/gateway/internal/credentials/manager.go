@@ -224,18 +224,18 @@ func (m *Manager) getCredential(ctx context.Context, c *caller.Caller, backend s
 }
 
 // brokerFault keeps what the broker said, and calls a broker that could not be
-// asked by its name.
+// asked, or could not say, by its name.
 func (m *Manager) brokerFault(ctx context.Context, err error) error {
 	f := fault.From(err)
-	switch {
-	case f.Reason == ReasonConfigUnknown:
+	switch f.Reason {
+	case ReasonConfigUnknown:
 		return m.configUnknown(ctx, f)
-	case f.Reason != "":
+	case ReasonUpstreamUnavailable:
 		return f
 	}
 	switch f.Kind {
-	case fault.Unavailable, fault.Timeout:
-		return fault.Wrap(fault.Unavailable, err, "the token broker does not answer").WithReason(ReasonBrokerUnavailable)
+	case fault.Unavailable, fault.Timeout: // of the broker itself, or of its database: callers need not know which
+		return fault.Wrap(fault.Unavailable, err, "the token broker cannot answer").WithReason(ReasonBrokerUnavailable)
 	}
 	return f
 }

@@ -138,6 +138,9 @@ func TestErrorsOfTheBrokerKeepTheirReason(t *testing.T) {
 		"connection required": {fault.New(fault.Precondition, "x").WithReason(ReasonConnectionRequired, "provider", "octohub"), ReasonConnectionRequired, fault.Precondition},
 		"broker down":         {fault.New(fault.Unavailable, ""), ReasonBrokerUnavailable, fault.Unavailable},
 		"broker slow":         {context.DeadlineExceeded, ReasonBrokerUnavailable, fault.Unavailable},
+		"broker's database":   {fault.New(fault.Unavailable, "x").WithReason("database_unavailable"), ReasonBrokerUnavailable, fault.Unavailable},
+		"its database, slow":  {fault.New(fault.Timeout, "x").WithReason("database_timeout"), ReasonBrokerUnavailable, fault.Unavailable},
+		"provider down":       {fault.New(fault.Unavailable, "x").WithReason(ReasonUpstreamUnavailable, "provider", "corp"), ReasonUpstreamUnavailable, fault.Unavailable},
 		"defect":              {errors.New("defect"), "", fault.Internal},
 	}
 	for name, tt := range tests {
