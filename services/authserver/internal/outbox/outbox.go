@@ -64,14 +64,19 @@ func (s *Sender) Wake() {
 
 // Run sends what is due until ctx ends.
 func (s *Sender) Run(ctx context.Context) error {
+	failing := false // it is tried again each second, and told once
 	for {
 		more, err := s.Flush(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
-			s.logger.WarnContext(ctx, "the outbox of ended sessions could not be read or written", fault.Attr(err))
+		switch {
+		case err != nil && !failing:
+			s.logger.WarnContext(ctx, "the outbox of ended sessions cannot be read or written, they wait until it can", fault.Attr(err))
+		case err == nil && failing:
+			s.logger.InfoContext(ctx, "the outbox of ended sessions can be read and written again")
 		}
+		failing = err != nil
 		if more && err == nil {
 			continue
 		}

@@ -94,7 +94,9 @@ func (s *Service) GetCredential(ctx context.Context, in *brokerv1.GetCredentialR
 		if err == nil {
 			return nil, auditErr
 		}
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "a refusal could not be recorded", fault.Attr(auditErr))
+		if fault.ReasonOf(auditErr) == "" || fault.ReasonOf(auditErr) != fault.ReasonOf(err) { // else the line of the call says it
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "a refusal could not be recorded", fault.Attr(auditErr))
+		}
 	}
 	return out, err
 }

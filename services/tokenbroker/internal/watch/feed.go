@@ -40,6 +40,8 @@ type Feed struct {
 	// following is closed while the feed has a position: what is committed from
 	// then on is sent.
 	following chan struct{}
+
+	failing bool // the log was told that nothing can be read; only Run looks
 }
 
 // NewFeed returns a feed that reads over a connection to url; Run does its work.
@@ -167,7 +169,10 @@ func (f *Feed) Run(ctx context.Context) error {
 			position = -1
 			f.restart(err)
 		}
-		f.logger.LogAttrs(ctx, slog.LevelWarn, "the event log cannot be read: watchers hear nothing", fault.Attr(err))
+		if !f.failing { // it is tried again several times a second
+			f.failing = true
+			f.logger.LogAttrs(ctx, slog.LevelWarn, "the event log cannot be read, watchers hear nothing until it can", fault.Attr(err))
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(retryAfter):
@@ -197,6 +202,10 @@ func (f *Feed) follow(ctx context.Context, position *int64) error {
 		full, err := f.look(ctx, conn, position)
 		if err != nil {
 			return err
+		}
+		if f.failing {
+			f.failing = false
+			f.logger.LogAttrs(ctx, slog.LevelInfo, "the event log can be read again")
 		}
 		if now := time.Now(); !now.Before(beat) {
 			f.send(message{})
