@@ -264,3 +264,41 @@ func TestALimitOfZeroIsRefusedByName(t *testing.T) {
 		}
 	}
 }
+
+// openCommand is a command of a service's own.
+type openCommand struct {
+	Door string `env:"-" required:"" help:"Which."`
+}
+
+func (c *openCommand) Run(_ context.Context, stdout, _ io.Writer) error {
+	if c.Door == "locked" {
+		return fault.New(fault.Precondition, "it is locked")
+	}
+	_, err := io.WriteString(stdout, c.Door+" is open\n")
+	return err
+}
+
+func TestAServiceAddsCommandsOfItsOwn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args                 []string
+		status               int
+		wantStdout, wantFail string
+	}{
+		{args: []string{"door", "open", "--door=front"}, wantStdout: "front is open\n"},
+		{args: []string{"door", "open", "--door=locked"}, status: 1, wantFail: "housed: it is locked\n"},
+		{args: []string{"door", "open"}, status: 2, wantFail: "--door"},
+		{args: []string{"version"}, wantStdout: "housed "},
+	} {
+		var commands struct {
+			Door struct {
+				Open openCommand `cmd:""`
+			} `cmd:""`
+		}
+		var stdout, stderr bytes.Buffer
+		status := cli.Program[struct{ cli.Config }]{Name: "housed", Commands: &commands}.Run(c.args, &stdout, &stderr)
+		if status != c.status || !strings.HasPrefix(stdout.String(), c.wantStdout) || !strings.Contains(stderr.String(), c.wantFail) {
+			t.Errorf("%v: status %d, %q, %q", c.args, status, &stdout, &stderr)
+		}
+	}
+}

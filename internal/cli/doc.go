@@ -1,7 +1,8 @@
 // Package cli is the command line that our services share.
 //
 // A [Program] has the commands serve, validate, migrate (which has nothing to do in
-// a service without a database), healthcheck and version, and those that the service adds. Flags of serve are a struct of the service's own that embeds the
+// a service without a database), healthcheck and version, and those that the service
+// adds, each a [Command]. Flags of serve are a struct of the service's own that embeds the
 // groups of this package ([Config], [Log], [Telemetry], [AdminServer], [Drain], [TLS],
 // [Database], [Dial]) next to its own fields, in kong's notation:
 //

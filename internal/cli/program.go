@@ -36,6 +36,17 @@ type Program[F any] struct {
 	// Migrations are what the command migrate applies; without them it says that
 	// there is nothing to do, so that all services are deployed the same way.
 	Migrations func() (postgres.Migrations, error)
+	// Commands are the service's own: nil, or a pointer to a struct in kong's
+	// notation whose commands are each a Command.
+	Commands any
+}
+
+// Command is a command that a service adds to its Program: a pointer to a struct
+// of flags.
+type Command interface {
+	// Run works until it is done or ctx ends (SIGINT, SIGTERM). What was asked for
+	// goes to stdout, the log to stderr.
+	Run(ctx context.Context, stdout, stderr io.Writer) error
 }
 
 // environment ends the text of --help: what no flag says.
@@ -80,6 +91,9 @@ func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
 	if p.Migrations != nil {
 		g.Plugins = kong.Plugins{&migrate}
 	}
+	if p.Commands != nil {
+		g.Plugins = append(g.Plugins, p.Commands)
+	}
 	helped := false
 	parser, err := kong.New(&g,
 		kong.Name(p.Name), kong.Description(p.Summary),
@@ -105,6 +119,9 @@ func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
 	}
 	if err := refusePasswords(kctx); err != nil {
 		return process.Report(p.Name, stderr, err)
+	}
+	if command, ok := kctx.Selected().Target.Addr().Interface().(Command); ok {
+		return process.Run(p.Name, stderr, func(ctx context.Context) error { return command.Run(ctx, stdout, stderr) })
 	}
 	switch kctx.Command() {
 	case "validate":

@@ -25,6 +25,7 @@ func Program() cli.Program[Flags] {
 		AdminAddress: ":9092",
 		Serve:        Serve,
 		Migrations:   func() (postgres.Migrations, error) { return schema.Migrations(), nil },
+		Commands:     new(commands),
 	}
 }
 
@@ -33,8 +34,8 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err := flags.check(); err != nil {
 		return err
 	}
-	// Looked at here for its words alone: the source of configurations loads it.
-	if _, _, err := flags.Load(os.Stderr); err != nil {
+	set, _, err := flags.Load(os.Stderr)
+	if err != nil {
 		return err
 	}
 	tel, err := telemetry.Start(ctx, flags.Telemetry.Options("tokenbroker"))
@@ -60,7 +61,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	}
 	defer pool.Close()
 	cfg := Config{
-		Flags: flags, Database: pool, ListenURL: listenURL, Identity: identity,
+		Flags: flags, Set: set, Database: pool, ListenURL: listenURL, Identity: identity,
 		Secrets: secret.NewResolver(), Telemetry: tel, Health: telemetry.NewHealth(tel.Logger),
 	}
 	if flags.AuthserverAddress != "" {
