@@ -86,9 +86,9 @@ func (f *Follower) look(ctx context.Context) {
 			log.LogAttrs(ctx, slog.LevelError, "the resources changed; keeping the last ones", slog.String("in_use", f.digest), fault.Attr(err))
 		}
 	case digest == f.digest && f.refused != "":
-		log.InfoContext(ctx, "the resources are again those that are in use", slog.String("digest", digest))
+		log.InfoContext(ctx, "the resources are again those that are in use", slog.String("config_digest", digest))
 	case digest != f.digest:
-		log.InfoContext(ctx, "the resources changed and are in use", slog.String("digest", digest))
+		log.InfoContext(ctx, "the resources changed and are in use", slog.String("config_digest", digest))
 	}
 	if err == nil {
 		f.stale.Store(false)

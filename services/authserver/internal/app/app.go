@@ -43,7 +43,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
-	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("digest", set.Digest()), slog.Int("warnings", warnings))
+	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("config_digest", set.Digest()), slog.Int("warnings", warnings))
 
 	identity, err := rpc.LoadTLS(flags.Files(), tel.Logger)
 	if err != nil {

@@ -40,7 +40,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
-	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("digest", set.Digest()),
+	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("config_digest", set.Digest()),
 		slog.Int("backends", len(set.Deployment().Backends)), slog.Int("warnings", warnings))
 
 	identity, err := rpc.LoadTLS(flags.Files(), tel.Logger)
@@ -87,7 +87,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	}
 	group := process.Group{Logger: tel.Logger, StopTimeout: flags.StopTimeout()}
 	group.Add("public", public.Run)
-	group.Add("configuration", follower.Run)
+	group.Add("resources", follower.Run)
 	group.AddLast("credentials", gateways.Run) // requests that still run hear of their session's end
 	group.AddLast("admin", admin.Run)          // probes and scrapes see the stop
 	group.AddLast("telemetry", tel.Task)

@@ -366,11 +366,15 @@ func TestTheConfigurationIsSwappedWhileItRuns(t *testing.T) {
 	text, err := os.ReadFile(b.configPath)
 	must(t, err)
 	must(t, os.WriteFile(b.configPath, []byte("nonsense: ["), 0o600))
-	b.eventually("the bad set to be refused", func() bool { return strings.Contains(b.logs.String(), "keeping the last good configuration") })
+	b.eventually("the bad set to be refused", func() bool { return strings.Contains(b.logs.String(), "keeping the last ones") })
+	if !strings.Contains(b.metrics(), "\nchatelaine_config_current 0\n") {
+		t.Error("the metric does not say that the files hold what is not in use")
+	}
 	must(t, os.WriteFile(b.configPath, []byte(strings.Replace(string(text), "scopes: [repo]", "scopes: [repo, gist]", 1)), 0o600))
 	b.eventually("the new set", func() bool {
 		now, err := b.login.ListProviders(t.Context(), &brokerv1.ListProvidersRequest{})
 		must(t, err)
 		return now.GetConfigDigest() != before.GetConfigDigest()
 	})
+	b.eventually("the metric", func() bool { return strings.Contains(b.metrics(), "\nchatelaine_config_current 1\n") })
 }

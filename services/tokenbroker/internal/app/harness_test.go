@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"chatelaine.dev/internal/cli"
+	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
 	"chatelaine.dev/internal/postgres"
@@ -130,6 +131,7 @@ type broker struct {
 	configPath string
 	rest       string
 	grpc       string
+	admin      string
 	stop       func() error
 
 	login       brokerv1.LoginServiceClient
@@ -208,7 +210,7 @@ func (b *broker) start(keys ...string) {
 			b.t.Error(fault.Detail(err))
 		}
 	})
-	b.grpc, b.rest = flags.GRPCAddress, flags.RESTAddress
+	b.grpc, b.rest, b.admin = flags.GRPCAddress, flags.RESTAddress, flags.AdminAddress
 	b.login = brokerv1.NewLoginServiceClient(b.dial("authserver"))
 	b.credentials = brokerv1.NewCredentialServiceClient(b.dial("gateway"))
 	b.connections = brokerv1.NewConnectionServiceClient(b.dial("operator"))
@@ -234,17 +236,28 @@ func (b *broker) make(keys ...string) (*app.Server, *app.Flags) {
 		env[fmt.Sprintf("BROKER_KEK%d", i)] = key
 		flags.KeyEncryptionKey = append(flags.KeyEncryptionKey, secret.Ref{Name: "broker", Key: fmt.Sprintf("kek%d", i)})
 	}
-	tel := telemetry.Discard()
-	var err error
-	tel.Logger, err = telemetry.NewLogger(b.logs, "json", nil)
+	tel, err := telemetry.Start(b.t.Context(), telemetry.Config{Service: "tokenbroker", LogFormat: "json", LogOutput: b.logs})
 	must(b.t, err)
+	set, report := config.Load(b.configPath)
+	must(b.t, report.Err())
 	server, err := app.New(app.Config{
-		Flags: flags, Database: b.pool, ListenURL: b.url, Identity: b.ca.TLS("tokenbroker"), Telemetry: tel,
+		Flags: flags, Set: set, Database: b.pool, ListenURL: b.url, Identity: b.ca.TLS("tokenbroker"), Telemetry: tel,
 		Secrets: &secret.Resolver{LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }},
 		Health:  telemetry.NewHealth(tel.Logger),
 	})
 	must(b.t, err)
 	return server, flags
+}
+
+// metrics returns what the running broker shows to a scrape.
+func (b *broker) metrics() string {
+	b.t.Helper()
+	resp, err := http.Get("http://" + b.admin + "/metrics")
+	must(b.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	must(b.t, err)
+	return string(text)
 }
 
 func (b *broker) dial(names ...string) *grpc.ClientConn {

@@ -11,6 +11,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/reload"
 	"chatelaine.dev/internal/rpc"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
@@ -36,7 +37,9 @@ import (
 
 // Config is what a Server is made of. All fields are required but Minter.
 type Config struct {
-	Flags     *Flags
+	Flags *Flags
+	// Set is what the files of Flags.Path held at the start.
+	Set       *config.Set
 	Database  *pgxpool.Pool
 	ListenURL secret.String
 	Identity  *rpc.TLS
@@ -110,19 +113,25 @@ func (s *Server) newSource() (*deployment.Source, error) {
 	s.plans = credential.NewPlans(credential.PlansConfig{
 		Secrets: s.cfg.Secrets, Dials: dials, JWKSURL: s.cfg.Flags.JWKSURL, Observer: observer,
 	})
-	source, err := deployment.Open(deployment.Config{
-		Path: s.cfg.Flags.Path, Logger: tel.Logger, Prepare: s.plans.Prepare,
+	source, err := deployment.New(deployment.Config{
+		Prepare: s.plans.Prepare,
 		Providers: func(d *config.Deployment) (*upstream.Registry, error) {
 			return upstream.NewRegistry(d, upstream.Config{
 				Secrets: s.cfg.Secrets, Dials: dials, Observer: observer, Logger: tel.Logger,
 			})
 		},
+	}, s.cfg.Set)
+	if err != nil {
+		return nil, err
+	}
+	follower, err := reload.New(reload.Config{
+		Path: s.cfg.Flags.Path, Digest: s.cfg.Set.Digest(), Apply: source.Apply, Telemetry: tel,
 	})
 	if err != nil {
 		return nil, err
 	}
-	tel.Logger.Info("resources loaded", slog.String("config_digest", source.Current().Digest))
-	s.add("configuration", source.Run)
+	tel.Logger.Info("resources loaded", slog.String("config_digest", s.cfg.Set.Digest()))
+	s.add("resources", follower.Run)
 	return source, nil
 }
 

@@ -305,8 +305,7 @@ func TestConfigurationsSwap(t *testing.T) {
 	ask := func(digest, backend string) (*brokerv1.GetCredentialResponse, error) {
 		return b.GetCredential(t.Context(), &brokerv1.GetCredentialRequest{AccessToken: token, Backend: backend, ConfigDigest: digest})
 	}
-	b.write(strings.ReplaceAll(authServerResources, "https://repos.example", "https://repos2.example"))
-	b.source.Reload(t.Context())
+	must(t, b.source.Apply(t.Context(), b.load(strings.ReplaceAll(authServerResources, "https://repos.example", "https://repos2.example"))))
 	for digest, origin := range map[string]string{old: "https://repos.example", b.source.Current().Digest: "https://repos2.example"} {
 		out, err := ask(digest, "repos")
 		must(t, err)
@@ -314,8 +313,7 @@ func TestConfigurationsSwap(t *testing.T) {
 			t.Errorf("origin %s, want %s", out.GetOrigin(), origin)
 		}
 	}
-	b.write(strings.ReplaceAll(authServerResources, "$HUB/token", "$HUB/token2"))
-	b.source.Reload(t.Context())
+	must(t, b.source.Apply(t.Context(), b.load(strings.ReplaceAll(authServerResources, "$HUB/token", "$HUB/token2"))))
 	_, err := ask(old, "repos")
 	wantReason(t, err, reason.ConfigUnknown, "")
 	_, err = ask(b.source.Current().Digest, "repos")

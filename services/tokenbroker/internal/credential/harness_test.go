@@ -55,7 +55,6 @@ type broker struct {
 	source *deployment.Source
 	login  *login.Service
 	memory *credential.Memory
-	path   string
 	log    *logBuffer
 
 	op   *optest.OP
@@ -116,17 +115,16 @@ func start(t testing.TB, o options) *broker {
 	}}
 
 	plans := credential.NewPlans(credential.PlansConfig{Secrets: secrets, JWKSURL: b.keys.url, Now: o.now})
-	b.path = filepath.Join(t.TempDir(), "resources.yaml")
 	if o.resources == "" {
 		o.resources = authServerResources
 	}
-	b.write(o.resources)
-	b.source, err = deployment.Open(deployment.Config{
-		Path: b.path, Logger: logger, Prepare: plans.Prepare,
+	set := b.load(o.resources)
+	b.source, err = deployment.New(deployment.Config{
+		Prepare: plans.Prepare,
 		Providers: func(d *config.Deployment) (*upstream.Registry, error) {
 			return upstream.NewRegistry(d, upstream.Config{Secrets: secrets, Logger: logger})
 		},
-	})
+	}, set)
 	if err != nil {
 		t.Fatal(fault.Detail(err))
 	}
@@ -207,13 +205,18 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func (b *broker) write(resources string) {
+// load returns the set of resources whose placeholders are replaced by what the test runs.
+func (b *broker) load(resources string) *config.Set {
 	b.t.Helper()
 	text := strings.NewReplacer(
 		"$ISSUER", issuerURL, "$AUDIENCE", audience, "$OP", b.op.Issuer, "$HUB", b.hub.url, "$STS", b.sts.url,
 		"$KEYS", b.keys.issuer,
 	).Replace(resources)
-	must(b.t, os.WriteFile(b.path, []byte(text), 0o600))
+	path := filepath.Join(b.t.TempDir(), "resources.yaml")
+	must(b.t, os.WriteFile(path, []byte(text), 0o600))
+	set, report := config.Load(path)
+	must(b.t, report.Err())
+	return set
 }
 
 // session is one completed login of a person with both providers.

@@ -2,19 +2,15 @@ package deployment
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"time"
 
 	"chatelaine.dev/internal/config"
-	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/tokenbroker/internal/upstream"
 )
 
-const (
-	lookEvery    = 5 * time.Second
-	keepPrevious = 10 * time.Minute
-)
+// keepPrevious is how long a set can be found after another one was taken.
+const keepPrevious = 10 * time.Minute
 
 // Snapshot is one set of resources, ready to use. It does not change.
 type Snapshot struct {
@@ -27,14 +23,11 @@ type Snapshot struct {
 
 // Config makes a Source.
 type Config struct {
-	// Path is a file or a folder.
-	Path string
 	// Providers prepares the upstream providers of a set.
 	Providers func(*config.Deployment) (*upstream.Registry, error)
 	// Prepare, when set, is called with each snapshot before it is used; an error
 	// refuses the set.
 	Prepare func(*Snapshot) error
-	Logger  *slog.Logger
 }
 
 // Source has the current snapshot and those before. It is safe for concurrent use.
@@ -44,7 +37,6 @@ type Source struct {
 	mu       sync.RWMutex
 	current  *Snapshot
 	previous map[string]retired // by digest
-	refused  string             // what the log was told last
 }
 
 type retired struct {
@@ -52,15 +44,15 @@ type retired struct {
 	until    time.Time
 }
 
-// Open loads the set. Errors are Invalid and list all problems of the set, or
-// those of Prepare.
-func Open(cfg Config) (*Source, error) {
+// New returns a source whose current snapshot is of set. Errors are those of
+// Providers and of Prepare.
+func New(cfg Config, set *config.Set) (*Source, error) {
 	s := &Source{cfg: cfg, previous: map[string]retired{}}
-	snapshot, err := s.load("")
+	var err error
+	s.current, err = s.prepare(set)
 	if err != nil {
 		return nil, err
 	}
-	s.current = snapshot
 	return s, nil
 }
 
@@ -83,23 +75,12 @@ func (s *Source) Find(digest string) (*Snapshot, bool) {
 	return old.snapshot, ok && time.Now().Before(old.until)
 }
 
-// Run looks for a changed set until ctx ends.
-func (s *Source) Run(ctx context.Context) error {
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			s.Reload(ctx)
-		}
+// Apply makes set the current one, or returns an error and leaves the last one.
+func (s *Source) Apply(_ context.Context, set *config.Set) error {
+	snapshot, err := s.prepare(set)
+	if err != nil {
+		return err
 	}
-}
-
-// Reload looks at the path once.
-func (s *Source) Reload(ctx context.Context) {
-	snapshot, err := s.load(s.Current().Digest)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -108,32 +89,13 @@ func (s *Source) Reload(ctx context.Context) {
 			delete(s.previous, digest)
 		}
 	}
-	switch {
-	case err != nil:
-		if text := fault.Detail(err); text != s.refused { // once, not every five seconds
-			s.refused = text
-			s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "keeping the last good configuration", fault.Attr(err))
-		}
-	case snapshot == nil:
-		s.refused = ""
-	default:
-		s.refused = ""
-		s.previous[s.current.Digest] = retired{s.current, now.Add(keepPrevious)}
-		delete(s.previous, snapshot.Digest)
-		s.current = snapshot
-		s.cfg.Logger.InfoContext(ctx, "configuration changed", slog.String("config_digest", snapshot.Digest))
-	}
+	s.previous[s.current.Digest] = retired{s.current, now.Add(keepPrevious)}
+	delete(s.previous, snapshot.Digest) // rolled back to it
+	s.current = snapshot
+	return nil
 }
 
-// load returns nil when the set has the digest already.
-func (s *Source) load(digest string) (*Snapshot, error) {
-	set, report := config.Load(s.cfg.Path)
-	if err := report.Err(); err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "the configuration cannot be used")
-	}
-	if set.Digest() == digest {
-		return nil, nil
-	}
+func (s *Source) prepare(set *config.Set) (*Snapshot, error) {
 	providers, err := s.cfg.Providers(set.Deployment())
 	if err != nil {
 		return nil, err
