@@ -35,7 +35,7 @@ var variants = map[string]string{
 	"overlays/production": "",
 	"variants/everything": `
 resources: [../../overlays/production]
-components: [../../components/gateway-api, ../../components/monitoring, ../../components/cert-manager]
+components: [../../components/gateway-api, ../../components/monitoring, ../../components/cert-manager, ../../components/tracing]
 `,
 	"test/production": "",
 }

@@ -21,6 +21,7 @@ var (
 	ownNamespace = map[string]string{"kubernetes.io/metadata.name": "own"}
 	ingress      = endpoint{map[string]string{"chatelaine.dev/ingress": "true"}, map[string]string{"app": "proxy"}, "ingress"}
 	monitoring   = endpoint{map[string]string{"chatelaine.dev/monitoring": "true"}, map[string]string{"app": "prometheus"}, "monitoring"}
+	collector    = endpoint{map[string]string{"chatelaine.dev/collector": "true"}, map[string]string{"app": "collector"}, "collector"}
 	stranger     = endpoint{map[string]string{"kubernetes.io/metadata.name": "other"}, map[string]string{"app": "other"}, "stranger"}
 	neighbour    = endpoint{ownNamespace, map[string]string{"app": "neighbour"}, "neighbour"}
 	operator     = endpoint{ownNamespace, map[string]string{"chatelaine.dev/operator": "true"}, "operator"}
@@ -89,6 +90,9 @@ var ours = []string{
 	"monitoring → authserver:8081", "monitoring → tokenbroker:9092", "monitoring → gateway:8001",
 }
 
+// tracing are those that the component opens.
+var tracing = []string{"authserver → collector:4317", "tokenbroker → collector:4317", "gateway → collector:4317"}
+
 // theDemos are those of the demo's world.
 var theDemos = []string{
 	"tokenbroker → authserver:8080", "gateway → authserver:8080", // keys, where the public URL leads nowhere
@@ -105,15 +109,16 @@ func TestOnlyTheEdgesThatTheServicesUseAreOpen(t *testing.T) {
 	for variant, want := range map[string][]string{
 		"overlays/production": ours,
 		"overlays/demo":       slices.Concat(ours, theDemos),
+		"variants/everything": slices.Concat(ours, tracing),
 	} {
 		t.Run(variant, func(t *testing.T) {
 			t.Parallel()
 			m := build(t, variant)
-			ends := []endpoint{ingress, monitoring, stranger, neighbour, operator}
+			ends := []endpoint{ingress, monitoring, collector, stranger, neighbour, operator}
 			if variant == "overlays/demo" {
 				ends = append(ends, clientPod)
 			}
-			ports := map[string][]int32{}
+			ports := map[string][]int32{"collector": {4317}}
 			for _, w := range workloads(m) {
 				name := w.template.Labels["app.kubernetes.io/name"]
 				ends = append(ends, endpoint{ownNamespace, w.template.Labels, name})

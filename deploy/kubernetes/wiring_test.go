@@ -33,7 +33,7 @@ func atoi(t *testing.T, text string) int {
 // TestEveryFlagIsOneOfTheService asks the programs themselves.
 func TestEveryFlagIsOneOfTheService(t *testing.T) {
 	t.Parallel()
-	m := build(t, "test/production")
+	m := build(t, "variants/everything")
 	check := func(service, command string, args []string, env []corev1.EnvVar) {
 		out, err := exec.CommandContext(t.Context(), "go", "-C", "../../services/"+service, "run", "./cmd/"+service, command, "--help").CombinedOutput()
 		if err != nil {
