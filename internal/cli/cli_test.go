@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -300,5 +301,27 @@ func TestAServiceAddsCommandsOfItsOwn(t *testing.T) {
 		if status != c.status || !strings.HasPrefix(stdout.String(), c.wantStdout) || !strings.Contains(stderr.String(), c.wantFail) {
 			t.Errorf("%v: status %d, %q, %q", c.args, status, &stdout, &stderr)
 		}
+	}
+}
+
+func TestLimitsOfTheDatabaseReachThePool(t *testing.T) {
+	t.Parallel()
+	o := run(t, serveArgs("--database-url", "postgres://app@db/x", "--database-connect-timeout=3s", "--database-statement-timeout=4s", "--database-max-conns=5")...)
+	opts, err := o.flags.Database.Options("ledgerd")
+	if err != nil || opts.ConnectTimeout != 3*time.Second || opts.StatementTimeout != 4*time.Second || opts.MaxConns != 5 {
+		t.Errorf("%+v, %v", opts, err)
+	}
+	for _, name := range []string{"database-connect-timeout", "database-statement-timeout", "database-max-conns"} {
+		value := "0s"
+		if name == "database-max-conns" {
+			value = "0"
+		}
+		o := run(t, serveArgs("--database-url", "postgres://app@db/x", "--"+name+"="+value)...)
+		if _, err := o.flags.Database.Options("ledgerd"); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "--"+name) {
+			t.Errorf("%s of zero: %v", name, err)
+		}
+	}
+	if o := run(t, "migrate", "--database-url", "postgres://app@127.0.0.1:1/x", "--database-connect-timeout=0s"); o.status != 2 {
+		t.Errorf("migrate: status %d, %s", o.status, o.stderr)
 	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"io"
 	"log/slog"
 	"time"
@@ -123,15 +124,15 @@ func (f *TLS) Files() rpc.TLSFiles {
 	return rpc.TLSFiles{Cert: f.TLSCert, Key: f.TLSKey, CA: f.TLSCA}
 }
 
-// Database is where the service's database is.
-type Database struct {
-	DatabaseURL      secret.String `name:"database-url" placeholder:"URL" help:"PostgreSQL URL, without a password here; from the environment it may have one."`
-	DatabaseURLFile  string        `name:"database-url-file" placeholder:"FILE" help:"File with the PostgreSQL URL, in place of --database-url."`
-	DatabaseMaxConns int32         `default:"16" help:"Most connections to hold."`
+// DatabaseServer is where the service's database is.
+type DatabaseServer struct {
+	DatabaseURL            secret.String `name:"database-url" placeholder:"URL" help:"PostgreSQL URL, without a password here; from the environment it may have one."`
+	DatabaseURLFile        string        `name:"database-url-file" placeholder:"FILE" help:"File with the PostgreSQL URL, in place of --database-url."`
+	DatabaseConnectTimeout time.Duration `default:"5s" help:"How long making a connection to the database may take (${default}); connect_timeout in the URL wins."`
 }
 
 // URL returns the URL from the flag, the environment or the file.
-func (f *Database) URL() (secret.String, error) {
+func (f *DatabaseServer) URL() (secret.String, error) {
 	url, err := URLFrom("database-url", f.DatabaseURL, f.DatabaseURLFile)
 	if err == nil && url.IsZero() {
 		return url, fault.Newf(fault.Invalid, "the database is not named: set $%s_DATABASE_URL, or give --database-url (without a password) or --database-url-file", EnvPrefix).
@@ -140,13 +141,36 @@ func (f *Database) URL() (secret.String, error) {
 	return url, err
 }
 
-// Options returns the configuration of package postgres.
-func (f *Database) Options(application string) (postgres.Config, error) {
+// Options returns the configuration of package postgres. Errors are Invalid.
+func (f *DatabaseServer) Options(application string) (postgres.Config, error) {
+	if err := Positive("database-connect-timeout", f.DatabaseConnectTimeout); err != nil {
+		return postgres.Config{}, err
+	}
 	url, err := f.URL()
 	if err != nil {
 		return postgres.Config{}, err
 	}
-	return postgres.Config{URL: url, Application: application, MaxConns: f.DatabaseMaxConns}, nil
+	return postgres.Config{URL: url, Application: application, ConnectTimeout: f.DatabaseConnectTimeout}, nil
+}
+
+// Database is that, and how the service uses it.
+type Database struct {
+	DatabaseServer
+	DatabaseMaxConns         int32         `default:"16" help:"Most connections to hold (${default})."`
+	DatabaseStatementTimeout time.Duration `default:"10s" help:"How long a statement may take, at most half of it waiting for a lock (${default}); statement_timeout and lock_timeout in the URL win."`
+}
+
+// Options returns the configuration of package postgres. Errors are Invalid.
+func (f *Database) Options(application string) (postgres.Config, error) {
+	if err := cmp.Or(
+		Positive("database-max-conns", f.DatabaseMaxConns),
+		Positive("database-statement-timeout", f.DatabaseStatementTimeout),
+	); err != nil {
+		return postgres.Config{}, err
+	}
+	cfg, err := f.DatabaseServer.Options(application)
+	cfg.MaxConns, cfg.StatementTimeout = f.DatabaseMaxConns, f.DatabaseStatementTimeout
+	return cfg, err
 }
 
 // URLFrom reads the value of a pair of flags --NAME and --NAME-file, of which one

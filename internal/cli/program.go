@@ -73,7 +73,7 @@ type statelessGrammar struct {
 }
 
 type migrateCmd struct {
-	Database
+	DatabaseServer
 	Log
 }
 
@@ -157,7 +157,7 @@ func validate(path string, out io.Writer) error {
 }
 
 func (p Program[F]) migrate(ctx context.Context, cmd *migrateCmd, stdout, stderr io.Writer) error {
-	url, err := cmd.URL()
+	database, err := cmd.Options("") // the migrations have their own name
 	if err != nil {
 		return err
 	}
@@ -165,11 +165,12 @@ func (p Program[F]) migrate(ctx context.Context, cmd *migrateCmd, stdout, stderr
 	if err != nil {
 		return err
 	}
+	m.ConnectTimeout = database.ConnectTimeout
 	logger, err := telemetry.NewLogger(stderr, cmd.LogFormat, cmd.LogLevel)
 	if err != nil {
 		return err
 	}
-	n, err := m.Up(ctx, url, logger)
+	n, err := m.Up(ctx, database.URL, logger)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -30,6 +31,8 @@ type Migrations struct {
 	Schema string
 	// Command is what to tell people whose schema is behind: "authserver migrate".
 	Command string
+	// ConnectTimeout is Config's, for Up.
+	ConnectTimeout time.Duration
 }
 
 const versionTable = "goose_db_version"
@@ -43,12 +46,10 @@ func (m Migrations) Up(ctx context.Context, url secret.String, logger *slog.Logg
 	if err := m.valid(); err != nil {
 		return 0, err
 	}
-	cc, err := pgx.ParseConfig(url.Reveal())
-	if err != nil || url.IsZero() {
-		return 0, invalidURL()
+	cc, err := m.connConfig(url)
+	if err != nil {
+		return 0, err
 	}
-	cc.ConnectTimeout = DefaultConnectTimeout
-	cc.RuntimeParams["application_name"] = m.Schema + " migrate"
 	db := stdlib.OpenDB(*cc)
 	defer func() { _ = db.Close() }() // what was to be written was committed
 
@@ -76,6 +77,24 @@ func (m Migrations) Up(ctx context.Context, url secret.String, logger *slog.Logg
 		return applied(err), m.failed(err)
 	}
 	return len(results), nil
+}
+
+// connConfig is that of one connection without limits on statements: a migration
+// may take as long as its tables are large, and wait for as long as they are in use.
+func (m Migrations) connConfig(url secret.String) (*pgx.ConnConfig, error) {
+	cc, err := pgx.ParseConfig(url.Reveal())
+	if err != nil || url.IsZero() {
+		return nil, invalidURL()
+	}
+	if err := CheckTransport(url); err != nil {
+		return nil, err
+	}
+	setConnect(cc, m.ConnectTimeout)
+	cc.RuntimeParams["application_name"] = m.Schema + " migrate"
+	for _, name := range timeouts { // whatever the URL, or the role, says for the service
+		cc.RuntimeParams[name] = "0"
+	}
+	return cc, nil
 }
 
 func applied(err error) int {
@@ -113,7 +132,12 @@ func (m Migrations) createSchema(ctx context.Context, db *sql.DB) error {
 		return Fault(err)
 	}
 	if !exists {
-		if _, err := tx.ExecContext(ctx, `CREATE SCHEMA `+pgx.Identifier{m.Schema}.Sanitize()); err != nil {
+		_, err := tx.ExecContext(ctx, `CREATE SCHEMA `+pgx.Identifier{m.Schema}.Sanitize())
+		if codeOf(err) == codeInsufficientPrivilege {
+			return fault.Wrap(fault.Precondition, err, "there is no schema "+m.Schema+" and this role may not create it: grant it CREATE on the database").
+				WithReason("schema_missing")
+		}
+		if err != nil {
 			return Fault(err)
 		}
 	}

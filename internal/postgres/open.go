@@ -16,6 +16,7 @@ import (
 	"github.com/exaring/otelpgx"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/metric"
 	noopmetric "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
 
@@ -38,11 +39,16 @@ type Config struct {
 	Application string
 	// MaxConns bounds the pool; zero means DefaultMaxConns.
 	MaxConns int32
+	// ConnectTimeout bounds making a connection; zero means DefaultConnectTimeout.
+	// connect_timeout in the URL wins.
+	ConnectTimeout time.Duration
 	// StatementTimeout bounds each statement on the server; zero means
-	// DefaultStatementTimeout.
+	// DefaultStatementTimeout. statement_timeout in the URL wins.
 	StatementTimeout time.Duration
 	// Tracer traces statements without their arguments; nil means none.
 	Tracer trace.TracerProvider
+	// Meter measures the pool; nil means none.
+	Meter metric.MeterProvider
 }
 
 // Open makes a pool. It connects in the background: a server that is down shows
@@ -55,6 +61,12 @@ func Open(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, invalidURL()
+	}
+	if cfg.Meter != nil {
+		if err := measure(pool, cfg.Meter); err != nil {
+			pool.Close()
+			return nil, err
+		}
 	}
 	return pool, nil
 }
@@ -77,7 +89,8 @@ func poolConfig(cfg Config) (*pgxpool.Config, error) {
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = 30*time.Minute, 5*time.Minute
 	pc.MaxConnIdleTime = 5 * time.Minute
 	pc.HealthCheckPeriod = 30 * time.Second
-	pc.ConnConfig.ConnectTimeout = DefaultConnectTimeout
+	setConnect(pc.ConnConfig, cfg.ConnectTimeout)
+	pc.PingTimeout = pc.ConnConfig.ConnectTimeout // of connections that were idle, before they are used
 	setTimeouts(pc.ConnConfig, cfg.StatementTimeout)
 	if cfg.Application != "" {
 		pc.ConnConfig.RuntimeParams["application_name"] = cfg.Application
@@ -144,17 +157,18 @@ func sslMode(s string) string {
 	return cmp.Or(mode, os.Getenv("PGSSLMODE"))
 }
 
+// timeouts are settings of the server's: a statement's, that of the locks which it
+// waits for, and a transaction's that does nothing.
+var timeouts = [...]string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"}
+
 func setTimeouts(cc *pgx.ConnConfig, statement time.Duration) {
 	if statement <= 0 {
 		statement = DefaultStatementTimeout
 	}
-	for name, d := range map[string]time.Duration{
-		"statement_timeout":                   statement,
-		"lock_timeout":                        statement / 2,
-		"idle_in_transaction_session_timeout": 30 * time.Second,
-	} {
+	for i, d := range []time.Duration{statement, statement / 2, 30 * time.Second} {
+		name := timeouts[i]
 		if _, set := cc.RuntimeParams[name]; !set { // the URL knows better
-			cc.RuntimeParams[name] = strconv.FormatInt(d.Milliseconds(), 10)
+			cc.RuntimeParams[name] = strconv.FormatInt(max(1, d.Milliseconds()), 10) // 0 would mean none
 		}
 	}
 }

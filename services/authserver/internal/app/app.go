@@ -58,7 +58,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
-	database.Tracer = tel.Tracer
+	database.Tracer, database.Meter = tel.Tracer, tel.Meter
 	pool, err := postgres.Open(ctx, database)
 	if err != nil {
 		return err

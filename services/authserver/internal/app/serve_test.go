@@ -55,7 +55,7 @@ func TestTheProcessStartsWithoutTheBrokerAndSaysWhatItWaitsFor(t *testing.T) {
 	flags.LogLevel = 12
 	flags.TLSCert, flags.TLSKey, flags.TLSCA = files.Cert, files.Key, files.CA
 	url := pgtest.URL(t) // an empty database: nobody has migrated
-	flags.DatabaseURL = url
+	flags.Database, flags.DatabaseURL = databaseFlags(), url
 
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -109,6 +109,14 @@ func waitFor(t *testing.T, url string, status int, text string) {
 	t.Fatalf("%s: want %d with %q, last %s", url, status, text, last)
 }
 
+// databaseFlags are those that have defaults.
+func databaseFlags() cli.Database {
+	return cli.Database{
+		DatabaseServer:   cli.DatabaseServer{DatabaseConnectTimeout: 5 * time.Second},
+		DatabaseMaxConns: 8, DatabaseStatementTimeout: 10 * time.Second,
+	}
+}
+
 func TestAStartThatCannotWorkSaysWhy(t *testing.T) {
 	t.Parallel()
 	ca := rpctest.NewCA(t)
@@ -132,6 +140,7 @@ func TestAStartThatCannotWorkSaysWhy(t *testing.T) {
 		flags.Path = writeResources(t, tt.resources)
 		flags.LogLevel = 12
 		flags.TLSCert, flags.TLSKey, flags.TLSCA = files.Cert, files.Key, files.CA
+		flags.Database = databaseFlags()
 		if flags.DatabaseURLFile = filepath.Join(t.TempDir(), "url"); os.WriteFile(flags.DatabaseURLFile, []byte("postgres://u@127.0.0.1:1/x"), 0o600) != nil {
 			t.Fatal("cannot write")
 		}

@@ -62,6 +62,7 @@ func TestAStopInTheMiddleOfALoginLosesNothing(t *testing.T) {
 	broker := s.broker.Listen(t, ca)
 	start := func() *running {
 		return serve(t, func(f *app.Flags) {
+			f.Database = databaseFlags()
 			f.BrokerAddress, f.DatabaseURL = broker, u
 			f.TLSCert, f.TLSKey, f.TLSCA = files.Cert, files.Key, files.CA
 		})

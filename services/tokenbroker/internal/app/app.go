@@ -50,7 +50,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
-	database.Tracer = tel.Tracer
+	database.Tracer, database.Meter = tel.Tracer, tel.Meter
 	listenURL, err := flags.listenURL()
 	if err != nil {
 		return err

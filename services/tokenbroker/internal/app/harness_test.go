@@ -276,6 +276,18 @@ func freeAddress(t *testing.T) string {
 // call sends a REST request as the peer with these names; no names, no certificate.
 func (b *broker) call(method, path, body string, names ...string) (status int, answer string) {
 	b.t.Helper()
+	resp, err := b.request(method, path, body, names...)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	must(b.t, err)
+	return resp.StatusCode, string(text)
+}
+
+func (b *broker) request(method, path, body string, names ...string) (*http.Response, error) {
+	b.t.Helper()
 	identity := names
 	if len(names) == 0 {
 		identity = []string{"nobody"}
@@ -285,19 +297,12 @@ func (b *broker) call(method, path, body string, names ...string) (status int, a
 		cfg.Certificates = nil
 	}
 	transport := &http.Transport{TLSClientConfig: cfg}
-	defer transport.CloseIdleConnections()
+	b.t.Cleanup(transport.CloseIdleConnections)
 	req, err := http.NewRequestWithContext(b.t.Context(), method, "https://"+b.rest+path, strings.NewReader(body))
 	must(b.t, err)
 	req.Header.Set("Traceparent", "00-"+traceID+"-00f067aa0ba902b7-01")
 	req.Header.Set("Grpc-Metadata-Chatelaine-Forwarded-Peer", "operator")
-	resp, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(req)
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	must(b.t, err)
-	return resp.StatusCode, string(text)
+	return (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(req)
 }
 
 const traceID = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"chatelaine.dev/internal/cli"
 	"chatelaine.dev/internal/fault"
@@ -24,7 +25,7 @@ type commands struct {
 // endSessions ends sessions without a running broker, and without its keys: it
 // needs the database alone, as after a restore.
 type endSessions struct {
-	cli.Database
+	cli.DatabaseServer
 	cli.Log
 
 	// Neither is read from the environment, where it could be left over.
@@ -35,6 +36,10 @@ type endSessions struct {
 // endedByOperator is why these sessions ended, and the outcome of their records.
 const endedByOperator = "OPERATOR"
 
+// endBatchTimeout bounds each statement on a batch of sessions: nobody waits for an
+// answer meanwhile.
+const endBatchTimeout = time.Minute
+
 // Run is the command.
 func (c *endSessions) Run(ctx context.Context, stdout, stderr io.Writer) error {
 	if c.All == (c.User != "") {
@@ -44,10 +49,11 @@ func (c *endSessions) Run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	database, err := c.Database.Options("tokenbroker sessions end")
+	database, err := c.Options("tokenbroker sessions end")
 	if err != nil {
 		return err
 	}
+	database.MaxConns, database.StatementTimeout = 1, endBatchTimeout
 	pool, err := postgres.Open(ctx, database)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"chatelaine.dev/internal/cli"
 	"chatelaine.dev/internal/fault"
@@ -33,7 +34,9 @@ func TestEndingSessionsCanBeInterrupted(t *testing.T) {
 		SELECT 'ses_' || i, 'pending', 'c', now() + interval '1 day' FROM generate_series(1, 1200) i`); err != nil {
 		t.Fatal(err)
 	}
-	end := endSessions{Database: cli.Database{DatabaseURL: url}, Log: cli.Log{LogFormat: "json"}, All: true}
+	end := endSessions{
+		DatabaseServer: cli.DatabaseServer{DatabaseURL: url, DatabaseConnectTimeout: time.Minute}, Log: cli.Log{LogFormat: "json"}, All: true,
+	}
 
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()

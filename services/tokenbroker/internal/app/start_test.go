@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -55,6 +56,45 @@ func TestItStartsBeforeItsDatabaseIsReady(t *testing.T) {
 	_, err = schema.Migrations().Up(t.Context(), b.url, nil)
 	must(t, err)
 	b.eventually("readiness", func() bool { return strings.HasPrefix(readiness(t, flags.AdminAddress), "200") })
+	cancel()
+	must(t, <-done)
+}
+
+// A role that the database refuses is a mistake of the operator's: he must read what
+// to do, callers when to come back, and neither the role's name.
+func TestABrokerThatItsDatabaseRefusesSaysSo(t *testing.T) {
+	t.Parallel()
+	b := newBroker(t)
+	must(t, b.stop())
+	u, err := url.Parse(b.url.Reveal())
+	must(t, err)
+	u.User = url.User("misspelt")
+	b.url = secret.New(u.String())
+	b.pool, err = postgres.Open(context.Background(), postgres.Config{URL: b.url})
+	must(t, err)
+	t.Cleanup(b.pool.Close)
+	server, flags := b.make(b.key)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	b.eventually("a word on the role", func() bool {
+		return strings.Contains(readiness(t, flags.AdminAddress), "check the database URL")
+	})
+	if got := readiness(t, flags.AdminAddress); !strings.HasPrefix(got, "503") || strings.Contains(got, "misspelt") {
+		t.Errorf("readiness: %s", got)
+	}
+	if log := b.logs.String(); !strings.Contains(log, "misspelt") || !strings.Contains(log, "28000") {
+		t.Errorf("the log does not say why:\n%s", log)
+	}
+	b.rest = flags.RESTAddress
+	resp, err := b.request(http.MethodGet, "/v1/users", "", "operator")
+	must(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") != "2" ||
+		!strings.Contains(string(body), "database_unavailable") || strings.Contains(string(body), "misspelt") {
+		t.Errorf("REST: %d, Retry-After %q, %s, %v", resp.StatusCode, resp.Header.Get("Retry-After"), body, err)
+	}
 	cancel()
 	must(t, <-done)
 }

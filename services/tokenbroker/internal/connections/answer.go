@@ -2,7 +2,9 @@ package connections
 
 import (
 	"context"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -25,6 +27,9 @@ func writeStatus(w http.ResponseWriter, code int, f *fault.Error) {
 		code = http.StatusInternalServerError
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if f.RetryAfter > 0 { // in whole seconds, RFC 9110, section 10.2.3
+		w.Header().Set("Retry-After", strconv.FormatFloat(math.Ceil(f.RetryAfter.Seconds()), 'f', 0, 64))
+	}
 	w.WriteHeader(code)
 	_, _ = w.Write(body) // the reader went away: nobody to tell
 }
