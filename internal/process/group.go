@@ -97,7 +97,7 @@ func (g *Group) Run(ctx context.Context) error {
 			timer := time.NewTimer(g.stopTimeout())
 			defer timer.Stop()
 			deadline = timer.C
-			g.logger().Info("stopping", slog.Duration("within", g.stopTimeout()))
+			g.logger().Info("stopping", slog.Float64("seconds", g.stopTimeout().Seconds()))
 		case <-deadline:
 			return errors.Join(first, g.hanging(running))
 		}

@@ -473,9 +473,9 @@ func TestAuditLinesSayWhatHappenedAndToWhom(t *testing.T) {
 	s := newSystem(t)
 	s.connected()
 	logs := s.logs.String()
-	for _, event := range []string{"client.registered", "login.consent", "login.leg", "login.chain", "token.issued"} {
-		if !strings.Contains(logs, `"event":"`+event+`"`) {
-			t.Errorf("no audit line for %s", event)
+	for _, action := range []string{"client.registered", "login.consent", "login.leg", "login.chain", "token.issued"} {
+		if !strings.Contains(logs, `"action":"`+action+`"`) {
+			t.Errorf("no audit line for %s", action)
 		}
 	}
 	if !strings.Contains(logs, `"provider":"octohub"`) || !strings.Contains(logs, `"outcome":"linked"`) || !strings.Contains(logs, `"request_id"`) {

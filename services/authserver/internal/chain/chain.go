@@ -11,6 +11,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/keyring"
+	"chatelaine.dev/internal/telemetry"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/store"
@@ -380,16 +381,7 @@ func (c *Chain) leg(ctx context.Context, req *store.AuthorizationRequest, provid
 
 // audit writes what happened in a login: who asked, where, how it went. It names
 // no person.
-func (c *Chain) audit(ctx context.Context, req *store.AuthorizationRequest, event, provider, outcome string) {
-	attrs := []slog.Attr{
-		slog.Bool("audit", true), slog.String("event", "login."+event), slog.String("outcome", outcome),
-		slog.String("client_id", req.ClientID),
-	}
-	if req.SessionID != "" {
-		attrs = append(attrs, slog.String("session_id", req.SessionID))
-	}
-	if provider != "" {
-		attrs = append(attrs, slog.String("provider", provider))
-	}
-	c.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "audit", attrs...)
+func (c *Chain) audit(ctx context.Context, req *store.AuthorizationRequest, step, provider, outcome string) {
+	telemetry.Audit(ctx, c.cfg.Logger, "login."+step, outcome,
+		slog.String("client_id", req.ClientID), slog.String("session_id", req.SessionID), slog.String("provider", provider))
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/telemetry"
 	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/web"
 )
@@ -45,8 +46,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.Metrics.Registration(ctx, metrics.Registered)
-	h.Logger.LogAttrs(ctx, slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", "client.registered"),
-		slog.String("outcome", info.TokenEndpointAuthMethod), slog.String("client_id", info.ClientID))
+	telemetry.Audit(ctx, h.Logger, "client.registered", "success",
+		slog.String("client_id", info.ClientID), slog.String("auth_method", info.TokenEndpointAuthMethod))
 	web.JSON(w, http.StatusCreated, info)
 }
 

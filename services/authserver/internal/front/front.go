@@ -12,6 +12,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/keyring"
+	"chatelaine.dev/internal/telemetry"
 	"chatelaine.dev/services/authserver/internal/authorize"
 	"chatelaine.dev/services/authserver/internal/chain"
 	"chatelaine.dev/services/authserver/internal/clients"
@@ -114,8 +115,8 @@ func (f *Front) refuse(w http.ResponseWriter, r *http.Request, clientID string, 
 		return
 	}
 	f.cfg.Metrics.RequestRefused(r.Context(), refusal.Code)
-	f.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", "login.authorize"),
-		slog.String("outcome", refusal.Code), slog.String("detail", refusal.Description), slog.String("client_id", clientID))
+	telemetry.Audit(r.Context(), f.cfg.Logger, "login.authorize", refusal.Code,
+		slog.String("detail", refusal.Description), slog.String("client_id", clientID))
 	f.sendBack(w, r, http.StatusBadRequest, refusal.RedirectURI, chain.Response(refusal.RedirectURI, f.cfg.Issuer, refusal.State,
 		url.Values{"error": {refusal.Code}, "error_description": {refusal.Description}}))
 }

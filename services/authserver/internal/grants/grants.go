@@ -18,6 +18,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/internal/telemetry"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/authserver/internal/clients"
 	"chatelaine.dev/services/authserver/internal/keys"
@@ -199,7 +200,7 @@ func (s *Service) endSession(ctx context.Context, g *store.Grant, reason brokerv
 const endTimeout = 5 * time.Second
 
 // audit writes what happened with a grant. It names no person and no token.
-func (s *Service) audit(ctx context.Context, event, outcome string, g *store.Grant) {
-	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", event),
-		slog.String("outcome", outcome), slog.String("client_id", g.ClientID), slog.String("session_id", g.SessionID))
+func (s *Service) audit(ctx context.Context, action, outcome string, g *store.Grant, attrs ...slog.Attr) {
+	telemetry.Audit(ctx, s.cfg.Logger, action, outcome,
+		append(attrs, slog.String("client_id", g.ClientID), slog.String("session_id", g.SessionID))...)
 }

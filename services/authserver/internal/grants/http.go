@@ -32,7 +32,7 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 	}
 	outcome := metrics.Issued
 	if sess, ok := request.GetSession().(*session); ok {
-		s.audit(ctx, "token.issued", r.PostForm.Get("grant_type"), &sess.grant)
+		s.audit(ctx, "token.issued", "success", &sess.grant, slog.String("grant_type", r.PostForm.Get("grant_type")))
 		if sess.again != nil {
 			outcome = metrics.Repeated
 		}

@@ -122,7 +122,7 @@ func (s *Sender) send(ctx context.Context, end store.SessionEnd) error {
 	}
 	pause := pauseAfter(end.Attempts)
 	s.logger.WarnContext(ctx, "the broker was not told that a session has ended; trying again",
-		slog.String("session_id", end.SessionID), slog.Int("attempt", end.Attempts), slog.Duration("after", pause), fault.Attr(err))
+		slog.String("session_id", end.SessionID), slog.Int("attempt", end.Attempts), slog.Float64("retry_seconds", pause.Seconds()), fault.Attr(err))
 	return s.store.RetrySessionEnd(ctx, end.SessionID, pause)
 }
 

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/telemetry"
 	authserverv1 "chatelaine.dev/proto/authserver/v1"
 )
 
@@ -75,8 +76,8 @@ func (s *Service) MintSubjectToken(ctx context.Context, in *authserverv1.MintSub
 	if err != nil {
 		return nil, err
 	}
-	s.Logger.LogAttrs(ctx, slog.LevelInfo, "audit", slog.Bool("audit", true), slog.String("event", "subject_token.issued"),
-		slog.String("outcome", "issued"), slog.String("session_id", in.GetSessionId()), slog.String("audience", audience.Host))
+	telemetry.Audit(ctx, s.Logger, "subject_token.issued", "success",
+		slog.String("session_id", in.GetSessionId()), slog.String("audience", audience.Host))
 	return &authserverv1.MintSubjectTokenResponse{Token: token, ExpiresAt: timestamppb.New(expires)}, nil
 }
 
