@@ -32,6 +32,12 @@ type wireClaims struct {
 
 // parseClaims checks what does not depend on the call: issuer, presence of what
 // RFC 9068 requires, and that the token's time has come.
+//
+// When a token may be used is said by exp and nbf (RFC 7519, sections 4.1.4 and
+// 4.1.5), with the leeway. iat is not looked at: it tells the token's age (section
+// 4.1.6) and forbids nothing. Refusing one from the future would guard against
+// nothing either, since whoever can sign chooses every claim, and would make a
+// service whose clock is a minute behind refuse all fresh tokens.
 func parseClaims(payload []byte, cfg Config, now time.Time) (*Claims, error) {
 	var w wireClaims
 	if err := json.Unmarshal(payload, &w); err != nil {
@@ -43,8 +49,7 @@ func parseClaims(payload []byte, cfg Config, now time.Time) (*Claims, error) {
 	if w.Subject == "" || w.Expiry == nil || len(w.Audience) == 0 {
 		return nil, malformed(errClaims)
 	}
-	early := now.Add(cfg.Leeway)
-	if (w.NotBefore != nil && w.NotBefore.time().After(early)) || (w.IssuedAt != nil && w.IssuedAt.time().After(early)) {
+	if w.NotBefore != nil && w.NotBefore.time().After(now.Add(cfg.Leeway)) {
 		return nil, malformed(errNotYet)
 	}
 	c := &Claims{

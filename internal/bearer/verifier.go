@@ -70,7 +70,8 @@ type Config struct {
 	// Type is what the header "typ" must be (TypeAccessToken); empty means any,
 	// for issuers that predate RFC 9068.
 	Type string
-	// Leeway is how far clocks may differ; zero means DefaultLeeway.
+	// Leeway is how far clocks may differ when exp and nbf are judged; zero means
+	// DefaultLeeway.
 	Leeway time.Duration
 	// CacheSize is how many verified tokens are remembered; zero means
 	// DefaultCacheSize, negative none.
