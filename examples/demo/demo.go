@@ -149,7 +149,11 @@ func (d *walk) evidence(ctx context.Context, sessionID, tool, traceID string) ([
 		if r.GetProvider() != "" {
 			line += " provider=" + r.GetProvider()
 		}
-		lines = append(lines, "broker's audit    "+line+" trace="+r.GetTraceId())
+		line += " trace=" + r.GetTraceId()
+		if r.GetTraceId() != traceID {
+			line += " (that of the list of tools, which needed it first)"
+		}
+		lines = append(lines, "broker's audit    "+line)
 	}
 	if len(lines) == 0 {
 		return nil, errors.New("the broker has no record of a credential for this backend")

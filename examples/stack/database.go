@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	"github.com/jackc/pgx/v5"
@@ -76,4 +77,15 @@ func databaseURL(cluster *pgcluster.Cluster, role string) (secret.String, error)
 	}
 	u.User = url.User(role)
 	return secret.New(u.String()), nil
+}
+
+// writeDatabaseURL keeps a role's URL where people find it, for psql and the
+// services' commands. It has no password: who may enter Postgres' folder, may
+// connect.
+func (s *Stack) writeDatabaseURL(role, url string) error {
+	dir := s.path("database-url")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, role), []byte(url+"\n"), 0o600)
 }

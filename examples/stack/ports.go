@@ -80,7 +80,7 @@ func (p Ports) checkFree(ctx context.Context) error {
 	p.each(func(name string, port *int) {
 		l, err := listen(ctx, *port)
 		if err != nil {
-			taken = append(taken, fmt.Sprintf("  port %d, for %s", *port, strings.ToLower(name)))
+			taken = append(taken, fmt.Sprintf("  port %d, for %s", *port, words(name)))
 			return
 		}
 		l.Close()
@@ -88,7 +88,24 @@ func (p Ports) checkFree(ctx context.Context) error {
 	if len(taken) == 0 {
 		return nil
 	}
-	return fmt.Errorf("these ports are taken:\n%s\nstop what listens there (see: ss -ltnp), or move all ports: make up PORT_OFFSET=1000", strings.Join(taken, "\n"))
+	return fmt.Errorf("these ports are taken:\n%s\nstop what listens there (another \"make up\"? ss -ltnp tells), or move all ports: make up PORT_OFFSET=1000", strings.Join(taken, "\n"))
+}
+
+var inner = regexp.MustCompile(`([a-z])([A-Z])`)
+
+// words is a listener's name as people read it: "authserver gRPC".
+func words(name string) string {
+	parts := strings.Fields(inner.ReplaceAllString(name, "$1 $2"))
+	for i, part := range parts {
+		switch part {
+		case "GRPC":
+			parts[i] = "gRPC"
+		case "REST":
+		default:
+			parts[i] = strings.ToLower(part)
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 func listen(ctx context.Context, port int) (net.Listener, error) {

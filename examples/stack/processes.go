@@ -71,6 +71,9 @@ func (s *Stack) services() ([]*child, error) {
 				return nil, err
 			}
 			env = append(env, "CHATELAINE_DATABASE_URL="+url.Reveal())
+			if err := s.writeDatabaseURL(service.name, url.Reveal()); err != nil {
+				return nil, err
+			}
 		}
 		args := append([]string{
 			"serve",

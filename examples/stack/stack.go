@@ -81,6 +81,9 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if s.cluster, err = startPostgres(ctx, cfg.Dir, cfg.Throwaway); err != nil {
 		return nil, err
 	}
+	if err := s.writeDatabaseURL("superuser", s.DatabaseURL()); err != nil {
+		return nil, err
+	}
 	children, err := s.processes()
 	if err != nil {
 		return nil, err

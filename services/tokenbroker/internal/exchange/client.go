@@ -83,7 +83,7 @@ func New(strategy *config.TokenExchangeStrategy, cfg Config) (*Client, error) {
 		var err error
 		if c.secret, err = cfg.Secrets.Resolve(*strategy.ClientSecret); err != nil {
 			f := fault.From(err)
-			return nil, fault.Wrap(f.Kind, err, "token exchange "+cfg.Name+": "+f.Error()).WithReason(f.Reason)
+			return nil, f.WithPrefix("token exchange " + cfg.Name)
 		}
 	}
 	timeout := cmp.Or(cfg.Timeout, endpoint.DefaultTimeout)

@@ -144,7 +144,7 @@ func newProvider(p *config.Provider, cfg Config) (*Provider, error) {
 
 func named(p *config.Provider, err error) error {
 	f := fault.From(err)
-	return fault.Wrap(f.Kind, err, "provider "+p.Name+": "+f.Error()).WithReason(f.Reason, reason.Provider, p.Name)
+	return f.WithPrefix("provider "+p.Name).WithReason(f.Reason, reason.Provider, p.Name)
 }
 
 // httpClient connects under the provider's own policy: private addresses where
