@@ -82,8 +82,7 @@ func New(strategy *config.TokenExchangeStrategy, cfg Config) (*Client, error) {
 	if strategy.ClientSecret != nil {
 		var err error
 		if c.secret, err = cfg.Secrets.Resolve(*strategy.ClientSecret); err != nil {
-			f := fault.From(err)
-			return nil, f.WithPrefix("token exchange " + cfg.Name)
+			return nil, fault.From(err).WithPrefix("token exchange " + cfg.Name)
 		}
 	}
 	timeout := cmp.Or(cfg.Timeout, endpoint.DefaultTimeout)
