@@ -165,9 +165,22 @@ func TestHealthIsOpenToAnyPeerAndReflectionToNone(t *testing.T) {
 	if got := health(""); got != healthgrpc.HealthCheckResponse_SERVING {
 		t.Errorf("health %s", got)
 	}
-	s.server.SetServing(echoService, false)
-	if got := health(echoService); got != healthgrpc.HealthCheckResponse_NOT_SERVING {
+	if got := health(echoService); got != healthgrpc.HealthCheckResponse_SERVING {
 		t.Errorf("health of the service %s", got)
+	}
+	s.server.SetReady(false)
+	for _, service := range []string{"", echoService} {
+		if got := health(service); got != healthgrpc.HealthCheckResponse_NOT_SERVING {
+			t.Errorf("health of %q where the database is away: %s", service, got)
+		}
+	}
+	s.server.SetReady(true)
+	if got := health(echoService); got != healthgrpc.HealthCheckResponse_SERVING {
+		t.Errorf("health of the service afterwards %s", got)
+	}
+	_, err := healthgrpc.NewHealthClient(s.dial("probe")).Check(t.Context(), &healthgrpc.HealthCheckRequest{Service: "test.v1.Nothing"})
+	if fault.KindOf(err) != fault.NotFound {
+		t.Errorf("health of a service that is not there: %v", err)
 	}
 	for name, want := range map[string]bool{"operator": true, "gateway": false} {
 		stream, err := reflectiongrpc.NewServerReflectionClient(s.dial(name)).ServerReflectionInfo(t.Context())

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -65,13 +66,19 @@ type ServerConfig struct {
 type Server struct {
 	cfg       ServerConfig
 	grpc      *grpc.Server
-	health    *health.Server
 	inProcess *bufconn.Listener
 	logger    *slog.Logger
+
+	health *health.Server
+	mu     sync.Mutex // guards what follows, and the order of health's changes
+	names  []string   // what health is asked about: "" for all, and each service
+	// running is whether Run has begun; notReady is what SetReady said.
+	running, notReady bool
 }
 
-// NewServer makes a server with health (SERVING once Run begins) and, when asked
-// for, reflection.
+// NewServer makes a server with health and, when asked for, reflection. Health
+// answers for the server ("") and, alike, for each registered service by its full
+// name: SERVING from Run on, while SetReady does not say otherwise, until the stop.
 func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.TLS == nil || cfg.Telemetry == nil {
 		return nil, fault.New(fault.Internal, "rpc: a server needs TLS and Telemetry")
@@ -89,7 +96,10 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		allow:     newAllowList(cfg.Peers, cfg.ReflectionPeers),
 		timeout:   cfg.CallTimeout,
 	}
-	s := &Server{cfg: cfg, health: health.NewServer(), inProcess: bufconn.Listen(256 << 10), logger: cfg.Telemetry.Logger}
+	s := &Server{
+		cfg: cfg, health: health.NewServer(), names: []string{""},
+		inProcess: bufconn.Listen(256 << 10), logger: cfg.Telemetry.Logger,
+	}
 	s.grpc = grpc.NewServer(
 		grpc.Creds(serverCredentials{credentials.NewTLS(cfg.TLS.ServerConfig("h2"))}),
 		grpc.StatsHandler(otelgrpc.NewServerHandler(
@@ -117,23 +127,39 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if len(cfg.ReflectionPeers) > 0 {
 		reflection.Register(s.grpc)
 	}
-	s.health.SetServingStatus("", healthgrpc.HealthCheckResponse_NOT_SERVING)
+	s.report()
 	return s, nil
 }
 
 // RegisterService implements grpc.ServiceRegistrar.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.grpc.RegisterService(desc, impl)
+	s.mu.Lock()
+	s.names = append(s.names, desc.ServiceName)
+	s.mu.Unlock()
+	s.report()
 }
 
-// SetServing sets what the health service answers for a service; "" is the
-// server as a whole.
-func (s *Server) SetServing(service string, serving bool) {
+// SetReady tells health whether the process can do its work; calls are taken
+// either way.
+func (s *Server) SetReady(ready bool) {
+	s.mu.Lock()
+	s.notReady = !ready
+	s.mu.Unlock()
+	s.report()
+}
+
+// report sets what health answers. After the stop it changes nothing any more.
+func (s *Server) report() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	status := healthgrpc.HealthCheckResponse_NOT_SERVING
-	if serving {
+	if s.running && !s.notReady {
 		status = healthgrpc.HealthCheckResponse_SERVING
 	}
-	s.health.SetServingStatus(service, status)
+	for _, name := range s.names {
+		s.health.SetServingStatus(name, status)
+	}
 }
 
 // Run serves on ln until ctx ends, and for DrainDelay more; then it lets running
@@ -146,7 +172,10 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 	served := make(chan error, 2)
 	go func() { served <- s.grpc.Serve(ln) }()
 	go func() { served <- s.grpc.Serve(s.inProcess) }()
-	s.SetServing("", true)
+	s.mu.Lock()
+	s.running = true
+	s.mu.Unlock()
+	s.report()
 
 	select {
 	case err := <-served:

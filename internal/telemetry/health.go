@@ -27,6 +27,8 @@ type Health struct {
 
 	mu     sync.Mutex
 	checks []*namedCheck
+	ready  bool // as it was seen last
+	notify func(ready bool)
 }
 
 type namedCheck struct {
@@ -49,6 +51,25 @@ func (h *Health) Add(name string, check Check) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.checks = append(h.checks, &namedCheck{name: name, check: check})
+}
+
+// OnChange calls notify with false now, and from then on whenever a look (of Run, or
+// of somebody who asks /readyz) finds that readiness has changed. notify must not
+// block. A second one replaces the first.
+func (h *Health) OnChange(notify func(ready bool)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ready, h.notify = false, notify
+	notify(false)
+}
+
+func (h *Health) seen(ready bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.notify != nil && h.ready != ready {
+		h.notify(ready)
+	}
+	h.ready = ready
 }
 
 // Drain makes the service not ready for good: it is about to stop.
@@ -85,6 +106,9 @@ func (h *Health) Ready(ctx context.Context) Report {
 	}
 	if h.draining.Load() {
 		report.Status = "draining"
+	}
+	if ctx.Err() == nil { // else the prober went away: that says nothing
+		h.seen(report.Status == "ready")
 	}
 	return report
 }

@@ -72,6 +72,34 @@ func TestReadinessListsEachCheckAndHidesCauses(t *testing.T) {
 	}
 }
 
+func TestAChangeOfReadinessIsToldOnce(t *testing.T) {
+	t.Parallel()
+	h := NewHealth(nil)
+	var down atomic.Bool
+	h.Add("postgres", func(context.Context) error {
+		if down.Load() {
+			return errors.New("down")
+		}
+		return nil
+	})
+	var told []bool
+	h.OnChange(func(ready bool) { told = append(told, ready) })
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	h.Ready(t.Context())
+	h.Ready(t.Context())
+	down.Store(true)
+	h.Ready(gone) // a prober that went away has seen nothing
+	h.Ready(t.Context())
+	down.Store(false)
+	h.Ready(t.Context())
+	h.Drain()
+	h.Ready(t.Context())
+	if diff := cmp.Diff([]bool{false, true, false, true, false}, told); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestACheckThatHangsDoesNotHangTheProbe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

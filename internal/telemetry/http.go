@@ -105,6 +105,9 @@ func (m *middleware) wrap(next http.Handler) http.Handler {
 		defer func() {
 			broken := m.recovered(ctx, rec, recover())
 			outer.Pattern = r.Pattern // otelhttp names its span by it
+			if route.name != "" {
+				outer.Pattern = route.name
+			}
 			m.record(ctx, rec, r, route, method, time.Since(start))
 			if broken {
 				panic(http.ErrAbortHandler)

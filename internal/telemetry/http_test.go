@@ -122,7 +122,7 @@ func TestMetricsSpansAndLogsNameTheRouteAndNeverThePath(t *testing.T) {
 			}
 		}
 	}
-	if len(names) != 4 || names[0] != "GET /mcp/{backend}" {
+	if len(names) != 4 || names[0] != "GET /mcp/{backend}" || names[1] != "GET named" || names[2] != "GET" {
 		t.Errorf("spans %q", names)
 	}
 }

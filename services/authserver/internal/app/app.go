@@ -111,6 +111,7 @@ func run(ctx context.Context, flags *Flags, server *Server, identity *rpc.TLS, h
 		return err
 	}
 	authserverv1.RegisterSubjectTokenServiceServer(grpcServer, server.Subject)
+	health.OnChange(grpcServer.SetReady)
 
 	group := process.Group{Logger: tel.Logger, StopTimeout: flags.StopTimeout()}
 	group.Add("public", public.Run)

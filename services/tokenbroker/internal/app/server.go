@@ -243,6 +243,7 @@ func (s *Server) addServices() error {
 	if err != nil {
 		return err
 	}
+	s.cfg.Health.OnChange(s.grpc.SetReady)
 	brokerv1.RegisterLoginServiceServer(s.grpc, login.New(login.Config{
 		Sessions: s.store, Legs: s.store, Sealer: s.sealer, Revoker: s.revoker,
 		Current: s.source.Current, Audit: s.recorder, Logger: s.cfg.Telemetry.Logger,

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
+
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
 	"chatelaine.dev/internal/postgres"
@@ -53,9 +55,22 @@ func TestItStartsBeforeItsDatabaseIsReady(t *testing.T) {
 	if got := readiness(t, flags.AdminAddress); !strings.HasPrefix(got, "503") {
 		t.Errorf("without a schema it is ready: %s", got)
 	}
+	b.grpc = flags.GRPCAddress
+	health := healthgrpc.NewHealthClient(b.dial("gateway"))
+	serving := func() healthgrpc.HealthCheckResponse_ServingStatus {
+		answer, err := health.Check(t.Context(), &healthgrpc.HealthCheckRequest{Service: "broker.v1.CredentialService"})
+		must(t, err)
+		return answer.GetStatus()
+	}
+	if got := serving(); got != healthgrpc.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("gRPC health without a schema: %s", got)
+	}
 	_, err = schema.Migrations().Up(t.Context(), b.url, nil)
 	must(t, err)
 	b.eventually("readiness", func() bool { return strings.HasPrefix(readiness(t, flags.AdminAddress), "200") })
+	if got := serving(); got != healthgrpc.HealthCheckResponse_SERVING {
+		t.Errorf("gRPC health when ready: %s", got)
+	}
 	cancel()
 	must(t, <-done)
 }
