@@ -147,32 +147,44 @@ func (t *TLS) identity() *identity {
 	return id
 }
 
-func (t *TLS) stat() (stamps [3]stamp, err error) {
-	for i, file := range []struct{ what, path string }{
+// named are the files with what they are to whoever reads an error.
+func (t *TLS) named() [3]struct{ what, path string } {
+	return [3]struct{ what, path string }{
 		{"certificate (--tls-cert)", t.files.Cert}, {"key (--tls-key)", t.files.Key}, {"authority (--tls-ca)", t.files.CA},
-	} {
+	}
+}
+
+func (t *TLS) stat() (stamps [3]stamp, err error) {
+	for i, file := range t.named() {
 		info, err := os.Stat(file.path)
 		if err != nil {
-			return stamps, fault.Wrap(fault.Invalid, err, "cannot read the file of the TLS "+file.what).WithReason("tls_files")
+			return stamps, unreadable(file.what, err)
 		}
 		stamps[i] = stamp{info.ModTime(), info.Size()}
 	}
 	return stamps, nil
 }
 
+func unreadable(what string, err error) error {
+	return fault.Wrap(fault.Invalid, err, "cannot read the file of the TLS "+what).WithReason("tls_files")
+}
+
 func (t *TLS) read() (*identity, error) {
-	cert, err := tls.LoadX509KeyPair(t.files.Cert, t.files.Key)
+	var pem [3][]byte
+	for i, file := range t.named() {
+		var err error
+		if pem[i], err = os.ReadFile(file.path); err != nil {
+			return nil, unreadable(file.what, err)
+		}
+	}
+	cert, err := tls.X509KeyPair(pem[0], pem[1])
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "cannot use the TLS certificate "+t.files.Cert+" with the key "+t.files.Key+": both must be PEM and belong together").
+		return nil, fault.Wrap(fault.Invalid, err, "cannot use the TLS certificate "+t.files.Cert+" (--tls-cert) with the key "+t.files.Key+" (--tls-key): both must be PEM and belong together").
 			WithReason("tls_files")
 	}
-	pem, err := os.ReadFile(t.files.CA)
-	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "cannot read the TLS authority").WithReason("tls_files")
-	}
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fault.New(fault.Invalid, "the TLS authority "+t.files.CA+" has no PEM certificate").WithReason("tls_files")
+	if !roots.AppendCertsFromPEM(pem[2]) {
+		return nil, fault.New(fault.Invalid, "the TLS authority "+t.files.CA+" (--tls-ca) has no PEM certificate").WithReason("tls_files")
 	}
 	return &identity{cert: cert, roots: roots}, nil
 }

@@ -81,15 +81,23 @@ func TestUnusableTLSFilesAreNamedAtTheStart(t *testing.T) {
 	t.Parallel()
 	ca := rpctest.NewCA(t)
 	good, other := ca.Files("gateway"), ca.Files("other")
-	for name, files := range map[string]rpc.TLSFiles{
-		"no certificate":     {Cert: good.Cert + "x", Key: good.Key, CA: good.CA},
-		"no key":             {Cert: good.Cert, Key: good.Key + "x", CA: good.CA},
-		"no authority":       {Cert: good.Cert, Key: good.Key, CA: good.CA + "x"},
-		"another's key":      {Cert: good.Cert, Key: other.Key, CA: good.CA},
-		"authority is a key": {Cert: good.Cert, Key: good.Key, CA: good.Key},
-		"nothing":            {},
+	folder := t.TempDir() // cannot be read, even by root
+	for name, tt := range map[string]struct {
+		files rpc.TLSFiles
+		flag  string
+	}{
+		"no certificate":         {rpc.TLSFiles{Cert: good.Cert + "x", Key: good.Key, CA: good.CA}, "--tls-cert"},
+		"no key":                 {rpc.TLSFiles{Cert: good.Cert, Key: good.Key + "x", CA: good.CA}, "--tls-key"},
+		"no authority":           {rpc.TLSFiles{Cert: good.Cert, Key: good.Key, CA: good.CA + "x"}, "--tls-ca"},
+		"unreadable certificate": {rpc.TLSFiles{Cert: folder, Key: good.Key, CA: good.CA}, "--tls-cert"},
+		"unreadable key":         {rpc.TLSFiles{Cert: good.Cert, Key: folder, CA: good.CA}, "--tls-key"},
+		"unreadable authority":   {rpc.TLSFiles{Cert: good.Cert, Key: good.Key, CA: folder}, "--tls-ca"},
+		"another's key":          {rpc.TLSFiles{Cert: good.Cert, Key: other.Key, CA: good.CA}, "--tls-key"},
+		"authority is a key":     {rpc.TLSFiles{Cert: good.Cert, Key: good.Key, CA: good.Key}, "--tls-ca"},
+		"nothing":                {rpc.TLSFiles{}, "--tls-cert"},
 	} {
-		if _, err := rpc.LoadTLS(files, nil); fault.KindOf(err) != fault.Invalid || fault.ReasonOf(err) != "tls_files" {
+		_, err := rpc.LoadTLS(tt.files, nil)
+		if fault.KindOf(err) != fault.Invalid || fault.ReasonOf(err) != "tls_files" || !strings.Contains(err.Error(), tt.flag) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
