@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,8 @@ import (
 	"chatelaine.dev/internal/outbound"
 	"chatelaine.dev/internal/pgtest"
 	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/process"
+	"chatelaine.dev/internal/telemetry"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -323,5 +326,45 @@ func TestLimitsOfTheDatabaseReachThePool(t *testing.T) {
 	}
 	if o := run(t, "migrate", "--database-url", "postgres://app@127.0.0.1:1/x", "--database-connect-timeout=0s"); o.status != 2 {
 		t.Errorf("migrate: status %d, %s", o.status, o.stderr)
+	}
+}
+
+func TestTheDebugAddressIsClosedOrThisMachinesOwn(t *testing.T) {
+	t.Parallel()
+	ask := func(address string) (string, error) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var log bytes.Buffer
+		tel := telemetry.Discard()
+		tel.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		var group process.Group
+		group.Add("work", func(ctx context.Context) error { <-ctx.Done(); return nil })
+		if err := (&cli.AdminServer{DebugAddress: address}).AddDebug(ctx, &group, tel); err != nil {
+			return "", err
+		}
+		_, listening, _ := strings.Cut(log.String(), "address=")
+		if listening == "" {
+			return "closed", nil
+		}
+		done := make(chan error, 1)
+		go func() { done <- group.Run(ctx) }()
+		resp, err := http.Get("http://" + strings.TrimSpace(listening) + "/debug/log-level")
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		cancel()
+		return resp.Status, <-done
+	}
+	for address, want := range map[string]string{"": "closed", "127.0.0.1:0": "200 OK", "localhost:0": "200 OK"} {
+		if got, err := ask(address); err != nil || got != want {
+			t.Errorf("%q: %s, %v; want %s", address, got, err, want)
+		}
+	}
+	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.com:0", "nonsense"} {
+		if _, err := ask(address); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "debug-address") {
+			t.Errorf("%q: %v, want it refused by name", address, err)
+		}
 	}
 }

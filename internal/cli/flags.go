@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"io"
 	"log/slog"
 	"time"
@@ -76,23 +77,40 @@ type Admin struct {
 	AdminAddress string `default:"${admin_address}" help:"Where to serve health and metrics (${default}); keep it private."`
 }
 
-// AdminServer is Admin, and what else is served there.
+// AdminServer is Admin, and the address of what shows the process from inside.
 type AdminServer struct {
 	Admin
-	AdminDebug bool `help:"Serve /debug/pprof/* and /debug/log-level on the admin address too. Profiles can hold secrets: for as long as you need them, and where only operators reach that address."`
+	DebugAddress string `placeholder:"HOST:PORT" help:"Serve /debug/pprof/* and /debug/log-level here; without it nobody does. Nobody is asked who they are and profiles can hold secrets: a loopback address, for as long as you need it."`
 }
 
 // Server returns the server of the admin address.
 func (f *AdminServer) Server(tel *telemetry.Telemetry, health *telemetry.Health) process.HTTPServer {
-	handler := tel.AdminHandler(health)
-	if f.AdminDebug {
-		handler = tel.DebugHandler(handler)
+	return process.HTTPServer{
+		Address: f.AdminAddress, Flag: "admin-address", Handler: tel.AdminHandler(health), Logger: tel.Logger, WriteTimeout: time.Minute,
 	}
-	return process.HTTPServer{Address: f.AdminAddress, Flag: "admin-address", Handler: handler, Logger: tel.Logger, WriteTimeout: adminWriteTimeout}
 }
 
-// adminWriteTimeout bounds an answer; the longest is a CPU profile.
-const adminWriteTimeout = 2 * time.Minute
+// AddDebug opens the debug address, if one is asked for, and adds its server to
+// the group. Errors are Invalid for an address that others than this machine reach.
+func (f *AdminServer) AddDebug(ctx context.Context, group *process.Group, tel *telemetry.Telemetry) error {
+	if f.DebugAddress == "" {
+		return nil
+	}
+	if !outbound.Loopback("http://" + f.DebugAddress) {
+		return fault.New(fault.Invalid, "--debug-address must be a loopback address, such as 127.0.0.1:6060; ssh -L and kubectl port-forward lead there")
+	}
+	server := process.HTTPServer{
+		Address: f.DebugAddress, Flag: "debug-address", Handler: tel.DebugHandler(), Logger: tel.Logger,
+		WriteTimeout: 2 * time.Minute, // the longest answer is a CPU profile
+	}
+	ln, err := server.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	tel.Logger.WarnContext(ctx, "profiles and the log level are open", slog.String("address", ln.Addr().String()))
+	group.AddLast("debug", server.Run)
+	return nil
+}
 
 // Drain is how a service stops.
 type Drain struct {

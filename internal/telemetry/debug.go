@@ -12,12 +12,12 @@ import (
 
 const maxLevelBytes = 64
 
-// DebugHandler adds to an admin handler what shows the process from inside, and
-// turns its knobs: /debug/pprof/* and /debug/log-level (GET; PUT with a level as
-// text). Profiles and heaps can hold secrets, so it is for operators who asked for it.
-func (t *Telemetry) DebugHandler(admin http.Handler) http.Handler {
+// DebugHandler serves what shows the process from inside, and turns its knobs:
+// /debug/pprof/* and /debug/log-level (GET; PUT with a level as text). Profiles and
+// heaps can hold secrets, so it is for operators who asked for it, and not for the
+// admin address, which scrapers reach.
+func (t *Telemetry) DebugHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", admin)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", http.NotFound) // flags are not for everyone's eyes
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -26,6 +26,12 @@ func (t *Telemetry) DebugHandler(admin http.Handler) http.Handler {
 	mux.HandleFunc("GET /debug/log-level", t.showLevel)
 	mux.HandleFunc("PUT /debug/log-level", t.setLevel)
 	return mux
+}
+
+// levels are those that exist. slog's own text form has more, such as ERROR+1000,
+// which would hide errors too.
+func levels() map[string]slog.Level {
+	return map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 }
 
 func (t *Telemetry) showLevel(w http.ResponseWriter, _ *http.Request) {
@@ -37,10 +43,11 @@ func (t *Telemetry) showLevel(w http.ResponseWriter, _ *http.Request) {
 func (t *Telemetry) setLevel(w http.ResponseWriter, r *http.Request) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevelBytes))
 	var level slog.Level
+	known := false
 	if err == nil {
-		err = level.UnmarshalText([]byte(strings.TrimSpace(string(text))))
+		level, known = levels()[strings.ToLower(strings.TrimSpace(string(text)))]
 	}
-	if err != nil {
+	if !known {
 		http.Error(w, "the body must be a level: debug, info, warn, error", fault.Invalid.HTTPStatus())
 		return
 	}

@@ -5,16 +5,16 @@
 // trace_id, span_id and request_id from the context; a tracer provider that
 // exports over OTLP/gRPC when an endpoint is configured, and without one still
 // gives every request a trace id but records nothing; and a meter provider that Prometheus scrapes. Parts of a service
-// get these as values. [AdminHandler] serves /healthz, /readyz and /metrics on
+// get these as values. [Telemetry.AdminHandler] serves /healthz, /readyz and /metrics on
 // the admin port; [Telemetry.Middleware] wraps the public handlers.
 //
 // Labels of metrics are bounded: routes are mux patterns, never paths; methods
 // outside the known set are "_OTHER". Logs and spans hold no query strings,
 // headers or bodies.
 //
-// [Telemetry.DebugHandler] adds profiles and the log level, for operators who ask
-// for them with --admin-debug.
+// [Telemetry.DebugHandler] has profiles and the log level, for operators who ask
+// for them with --debug-address.
 //
-// What it leaves out: sending logs anywhere but to a
-// stream, which the platform collects.
+// What it leaves out: sending logs anywhere but to a stream, which the platform
+// collects.
 package telemetry

@@ -123,6 +123,9 @@ func run(ctx context.Context, flags *Flags, server *Server, identity *rpc.TLS, h
 	group.Add("sweep", server.Sweeper.Run)
 	group.AddLast("admin", admin.Run) // probes and scrapes see the stop
 	group.AddLast("telemetry", tel.Task)
+	if err := flags.AddDebug(ctx, &group, tel); err != nil {
+		return err
+	}
 	return group.Run(ctx)
 }
 

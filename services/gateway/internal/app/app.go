@@ -91,6 +91,9 @@ func Serve(ctx context.Context, flags *Flags) error {
 	group.AddLast("credentials", gateways.Run) // requests that still run hear of their session's end
 	group.AddLast("admin", admin.Run)          // probes and scrapes see the stop
 	group.AddLast("telemetry", tel.Task)
+	if err := flags.AddDebug(ctx, &group, tel); err != nil {
+		return err
+	}
 	return group.Run(ctx)
 }
 

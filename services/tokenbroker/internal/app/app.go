@@ -120,6 +120,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	group.AddLast("admin", admin.Run) // probes and scrapes see the stop
 	group.AddLast("telemetry", s.cfg.Telemetry.Task)
+	if err := flags.AddDebug(ctx, &group, s.cfg.Telemetry); err != nil {
+		return err
+	}
 	defer s.refresher.Drain(lifetime) // calls that were drained may have begun attempts
 	return group.Run(ctx)
 }
