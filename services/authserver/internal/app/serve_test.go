@@ -2,7 +2,9 @@ package app_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +18,7 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
 	"chatelaine.dev/internal/rpc/rpctest"
+	"chatelaine.dev/internal/secret"
 	authserverv1 "chatelaine.dev/proto/authserver/v1"
 	"chatelaine.dev/services/authserver/internal/app"
 	"chatelaine.dev/services/authserver/internal/store"
@@ -79,6 +82,21 @@ func TestTheProcessStartsWithoutTheBrokerAndSaysWhatItWaitsFor(t *testing.T) {
 	}
 	waitFor(t, "http://"+flags.AdminAddress+"/metrics", http.StatusOK, "chatelaine_config_current 0")
 	waitFor(t, "http://"+flags.AdminAddress+"/readyz", http.StatusOK, `"status":"ready"`)
+	shown := func() string {
+		conn, err := ca.TLS("tokenbroker").DialTLSContext("authserver")(t.Context(), "tcp", flags.GRPCAddress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return string(conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw)
+	}
+	old := shown()
+	ca.Files("authserver") // renewed, in the same files
+	for deadline := time.Now().Add(20 * time.Second); shown() == old; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the renewed certificate is not shown")
+		}
+	}
 	for name, want := range map[string]fault.Kind{ // the person of nobody's session, to the one who may ask
 		"tokenbroker": fault.Precondition, "gateway": fault.Denied, "authserver": fault.Denied, "operator": fault.Denied,
 	} {
@@ -132,7 +150,8 @@ func TestAStartThatCannotWorkSaysWhy(t *testing.T) {
 		}, nil, "signingKeySecretRefs names no key"},
 		"a secret that is not there": {same, nil, "AUTHSERVER_SIGNING"},
 		"invalid resources":          {func(s string) string { return strings.Replace(s, "type: oidc", "type: oidk", 1) }, nil, "resources are not valid"},
-		"a wrong TLS file":           {same, func(f *app.Flags) { f.TLSKey = "/nowhere" }, "TLS"},
+		"a key that cannot be read":  {same, func(f *app.Flags) { f.TLSKey = t.TempDir() }, "--tls-key"},
+		"a key that is not there":    {same, func(f *app.Flags) { f.TLSKey = "/nowhere" }, "--tls-key"},
 		"no database":                {same, func(f *app.Flags) { f.DatabaseURLFile = "/nowhere" }, "/nowhere"},
 		"a wrong broker address":     {same, func(f *app.Flags) { f.BrokerAddress = "broker" }, "HOST:PORT"},
 	} {
@@ -147,10 +166,58 @@ func TestAStartThatCannotWorkSaysWhy(t *testing.T) {
 		if tt.flags != nil {
 			tt.flags(flags)
 		}
-		if err := app.Serve(t.Context(), flags); err == nil || !strings.Contains(fault.Detail(err), tt.want) {
-			t.Errorf("%s: %s", name, fault.Detail(err))
+		if err := app.Serve(t.Context(), flags); err == nil || !strings.Contains(fault.Detail(err), tt.want) || strings.Contains(fault.Terminal(err), "\n") {
+			t.Errorf("%s: %s", name, fault.Terminal(err))
 		}
 	}
+}
+
+// What keeps a start from working after the files were read: one line, with the flag
+// or the secret to correct.
+func TestATakenAddressAndAWrongSecretAreNamed(t *testing.T) {
+	files := rpctest.NewCA(t).Files("authserver")
+	for name, tt := range map[string]struct {
+		flags func(*app.Flags)
+		hmac  string
+		want  string
+	}{
+		"public address": {func(f *app.Flags) { f.PublicAddress = takenAddress(t) }, "", "--public-address"},
+		"gRPC address":   {func(f *app.Flags) { f.GRPCAddress = takenAddress(t) }, "", "--grpc-address"},
+		"admin address":  {func(f *app.Flags) { f.AdminAddress = takenAddress(t) }, "", "--admin-address"},
+		"short secret":   {func(*app.Flags) {}, "c2hvcnQ=", "authserver/hmac"},
+		"no base64":      {func(*app.Flags) {}, "!!!", "authserver/hmac"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("AUTHSERVER_SIGNING", signingKeyPEM(t))
+			t.Setenv("AUTHSERVER_HMAC", cmp.Or(tt.hmac, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="))
+			flags := &app.Flags{
+				PublicAddress: "127.0.0.1:0", GRPCAddress: "127.0.0.1:0", BrokerAddress: "127.0.0.1:1", Database: databaseFlags(),
+				RegistrationsPerMinute: 1, RegistrationBurst: 1, UnusedClients: 1, IdleClients: 1, Drain: cli.Drain{DrainTimeout: 1},
+			}
+			flags.Path = writeResources(t, func(s string) string { return s })
+			flags.AdminAddress, flags.LogLevel = "127.0.0.1:0", 12
+			flags.TLSCert, flags.TLSKey, flags.TLSCA = files.Cert, files.Key, files.CA
+			flags.DatabaseURL = secret.New("postgres://u@127.0.0.1:1/x")
+			tt.flags(flags)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			line := fault.Terminal(app.Serve(ctx, flags))
+			if !strings.Contains(line, tt.want) || strings.Contains(line, "\n") || tt.hmac != "" && strings.Contains(line, tt.hmac) {
+				t.Errorf("%q", line)
+			}
+		})
+	}
+}
+
+// takenAddress returns one on which somebody listens.
+func takenAddress(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln.Addr().String()
 }
 
 func TestFlagsThatMakeNoSenseAreRefused(t *testing.T) {

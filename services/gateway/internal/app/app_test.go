@@ -350,6 +350,8 @@ func TestStartIsRefusedWithAReason(t *testing.T) {
 		"short key":       {good, "gateway/short", nil, "16 bytes"},
 		"unknown backend": {good, "gateway/session", []string{"--timeout-for", "nobody=1s"}, "nobody"},
 		"no timeout":      {good, "gateway/session", []string{"--backend-timeout", "0s"}, "--backend-timeout"},
+		"unreadable key":  {good, "gateway/session", []string{"--tls-key", dir}, "--tls-key"},
+		"taken address":   {good, "gateway/session", []string{"--public-address", broker.Address()}, "--public-address"},
 		"bad dial":        {good, "gateway/session", []string{"--dial", "x"}, "--dial"},
 		"bad origin":      {good, "gateway/session", []string{"--allowed-origin", "app.example"}, "--allowed-origin"},
 	} {
@@ -360,7 +362,7 @@ func TestStartIsRefusedWithAReason(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		err := Serve(ctx, parse(t, args...))
 		cancel()
-		if err == nil || !strings.Contains(fault.Detail(err), tt.want) {
+		if err == nil || !strings.Contains(fault.Detail(err), tt.want) || strings.Contains(fault.Terminal(err), "\n") {
 			t.Errorf("%s: %s, want something about %q", name, fault.Detail(err), tt.want)
 		}
 	}

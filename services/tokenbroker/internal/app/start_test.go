@@ -5,8 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,6 +18,7 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
 	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/rpc/rpctest"
 	"chatelaine.dev/internal/secret"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/tokenbroker/internal/app"
@@ -160,6 +164,55 @@ func TestTheCommandLineSaysWhatIsWrong(t *testing.T) {
 		}
 		if strings.Contains(stderr.String(), "c2VjcmV0") || strings.Contains(stderr.String(), "pw") && name == "a password in a flag" && strings.Contains(stderr.String(), ":pw@") {
 			t.Errorf("%s: the message repeats a secret: %q", name, stderr.String())
+		}
+	}
+}
+
+// What keeps a start from working is one line on the terminal, with the flag or the
+// secret to correct.
+func TestAStartThatCannotWorkSaysWhyOnOneLine(t *testing.T) {
+	ca := rpctest.NewCA(t)
+	files := ca.Files("tokenbroker")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
+	config := filepath.Join(t.TempDir(), "demo.yaml")
+	text := strings.NewReplacer("CORP", "http://localhost:5556", "HUB", "http://localhost:5557").Replace(resources)
+	must(t, os.WriteFile(config, []byte(text), 0o600))
+	for name, value := range map[string]string{
+		"CORP_IDP_CLIENT_SECRET": "x", "OCTOHUB_CLIENT_SECRET": "x", "BROKER_KEK": randomKey(), "BROKER_SHORT": "c2hvcnQ=",
+		"CHATELAINE_DATABASE_URL": "postgres://u:hunter2@127.0.0.1:1/x", secret.DirEnv: "",
+	} {
+		t.Setenv(name, value)
+	}
+	for name, c := range map[string]struct {
+		args   []string
+		status int
+		want   string
+	}{
+		"an unreadable key":        {[]string{"--tls-key", t.TempDir()}, 2, "--tls-key"},
+		"a certificate not there":  {[]string{"--tls-cert", "/nowhere"}, 2, "--tls-cert"},
+		"a key-encryption key off": {[]string{"--key-encryption-key", "broker/short"}, 2, "--key-encryption-key: "},
+		"a secret not there":       {[]string{"--key-encryption-key", "broker/none"}, 1, "--key-encryption-key: secret broker/none"},
+		"a taken gRPC address":     {[]string{"--grpc-address", taken.Addr().String()}, 1, "--grpc-address"},
+		"a taken REST address":     {[]string{"--rest-address", taken.Addr().String()}, 1, "--rest-address"},
+		"a taken admin address":    {[]string{"--admin-address", taken.Addr().String()}, 1, "--admin-address"},
+		"no patience":              {[]string{"--database-connect-timeout", "0s"}, 2, "--database-connect-timeout"},
+	} {
+		flags := map[string]string{
+			"--config": config, "--tls-cert": files.Cert, "--tls-key": files.Key, "--tls-ca": files.CA, "--key-encryption-key": "broker/kek",
+			"--grpc-address": "127.0.0.1:0", "--rest-address": "127.0.0.1:0", "--admin-address": "127.0.0.1:0", "--log-level": "error",
+		}
+		flags[c.args[0]] = c.args[1]
+		args := []string{"serve"}
+		for flag, value := range flags {
+			args = append(args, flag+"="+value)
+		}
+		var stdout, stderr bytes.Buffer
+		status := app.Program().Run(args, &stdout, &stderr)
+		if line := stderr.String(); status != c.status || !strings.Contains(line, c.want) || strings.Count(line, "\n") != 1 ||
+			strings.Contains(line, "hunter2") || strings.Contains(line, "c2hvcnQ=") {
+			t.Errorf("%s: status %d, %q", name, status, line)
 		}
 	}
 }
