@@ -29,6 +29,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
+	"chatelaine.dev/internal/postgres"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
@@ -126,6 +127,8 @@ func signingKeyPEM(t testing.TB) string {
 type options struct {
 	issuer string
 	flags  func(*app.Flags)
+	// schema is what the database has; nil means that of this version.
+	schema *postgres.Migrations
 }
 
 func newSystem(t *testing.T) *system { return newSystemWith(t, options{}) }
@@ -135,7 +138,11 @@ func newSystemWith(t *testing.T, o options) *system {
 	if o.issuer == "" {
 		o.issuer = issuer
 	}
-	s := &system{t: t, pool: pgtest.New(t, store.Migrations()), logs: &lockedBuffer{}}
+	schema := store.Migrations()
+	if o.schema != nil {
+		schema = *o.schema
+	}
+	s := &system{t: t, pool: pgtest.New(t, schema), logs: &lockedBuffer{}}
 	s.broker = brokertest.New(brokertest.Corp(o.issuer), brokertest.Octohub(o.issuer))
 	signing := signingKeyPEM(t)
 	env := map[string]string{

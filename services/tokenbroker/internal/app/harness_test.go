@@ -141,8 +141,13 @@ type broker struct {
 
 func newBroker(t *testing.T) *broker {
 	t.Helper()
+	return newBrokerOn(t, pgtest.URL(t, schema.Migrations()))
+}
+
+func newBrokerOn(t *testing.T, database secret.String) *broker {
+	t.Helper()
 	b := &broker{
-		t: t, ca: rpctest.NewCA(t), url: pgtest.URL(t, schema.Migrations()), corp: optest.Start(t), hub: newHub(t),
+		t: t, ca: rpctest.NewCA(t), url: database, corp: optest.Start(t), hub: newHub(t),
 		logs: &logs{}, key: randomKey(), configPath: filepath.Join(t.TempDir(), "demo.yaml"),
 	}
 	b.newIssuer()
