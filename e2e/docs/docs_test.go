@@ -229,6 +229,28 @@ func TestMetricsAreExplainedAndExist(t *testing.T) {
 	}
 }
 
+// Somebody whom an alert wakes looks for its name.
+func TestAlertsAreExplainedAndExist(t *testing.T) {
+	t.Parallel()
+	page := read(t, filepath.Join(root, "docs", "observability.md"))
+	rules := read(t, filepath.Join(root, "deploy", "observability", "rules.yaml"))
+	alert := regexp.MustCompile(`(?m)- alert: (\w+)$`)
+	found := alert.FindAllStringSubmatch(rules, -1)
+	if len(found) < 10 {
+		t.Fatalf("only %d alerts were found in the rules", len(found))
+	}
+	for _, m := range found {
+		if strings.Count(page, m[1]) != 1 {
+			t.Errorf("observability.md names the alert %s %d times, want once", m[1], strings.Count(page, m[1]))
+		}
+	}
+	for _, name := range regexp.MustCompile(`\bChatelaine[A-Z]\w+`).FindAllString(page, -1) {
+		if !strings.Contains(rules, "alert: "+name+"\n") {
+			t.Errorf("observability.md explains the alert %s, which the rules do not have", name)
+		}
+	}
+}
+
 // exists reports whether the source has the name, with dots or underscores,
 // whole or without what the service's metrics begin with.
 func exists(all, name, rest string) bool {
