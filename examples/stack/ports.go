@@ -7,6 +7,7 @@ import (
 	"net"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -74,10 +75,18 @@ func (p *Ports) each(f func(name string, port *int)) {
 	}
 }
 
-// checkFree names every port that somebody else listens on.
+// blocked are ports that browsers refuse to open (WHATWG Fetch, section 2.9, port
+// blocking), of those that an offset can lead to.
+var blocked = []int{5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080}
+
+// checkFree names every port that somebody else listens on, or that a person's
+// browser would not open.
 func (p Ports) checkFree(ctx context.Context) error {
-	var taken []string
+	var taken, refused []string
 	p.each(func(name string, port *int) {
+		if slices.Contains(blocked, *port) {
+			refused = append(refused, fmt.Sprintf("  port %d, for %s", *port, words(name)))
+		}
 		l, err := listen(ctx, *port)
 		if err != nil {
 			taken = append(taken, fmt.Sprintf("  port %d, for %s", *port, words(name)))
@@ -85,6 +94,9 @@ func (p Ports) checkFree(ctx context.Context) error {
 		}
 		l.Close()
 	})
+	if len(refused) > 0 {
+		return fmt.Errorf("browsers refuse to open these ports:\n%s\nmove all ports elsewhere: make up PORT_OFFSET=1000", strings.Join(refused, "\n"))
+	}
 	if len(taken) == 0 {
 		return nil
 	}
