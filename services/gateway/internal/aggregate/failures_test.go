@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,6 +16,8 @@ import (
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/credentials"
 )
 
@@ -370,5 +373,43 @@ func TestOldListsAreNotShownToACallerOfWhomTheBrokerSaysNothing(t *testing.T) {
 	h.credentials.set("repos", nil)
 	if a := h.do(t, http.MethodPost, read, "Mcp-Session-Id", id); a.status != http.StatusOK || !strings.Contains(a.body, "repos:r://x") {
 		t.Errorf("a resource afterwards: %d %s", a.status, a.body)
+	}
+}
+
+// A request that waits when its session ends, or when nobody can say whether it has,
+// is told so: a client that reads "canceled" in a successful answer does not know that
+// it may come back.
+func TestARequestThatIsGivenUpIsToldWhy(t *testing.T) {
+	t.Parallel()
+	const initialize = `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"raw","version":"1"}}}`
+	for name, want := range map[string]struct {
+		cause  error
+		status int
+	}{
+		"the broker is silent": {fault.New(fault.Unavailable, "not confirmed").WithReason(credentials.ReasonBrokerUnavailable), http.StatusServiceUnavailable},
+		"the session ended":    {fault.New(fault.Unauthenticated, "the session has ended").WithReason("SESSION_ENDED"), http.StatusUnauthorized},
+	} {
+		for _, request := range []string{initialize, listing} {
+			repos := newServer(t, "repos", serverOptions{}).echo("get")
+			h := newHouse(t, 1, repos)
+			id := h.open(t, "alice", eraSession)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			repos.use(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				cancel(want.cause)
+				<-r.Context().Done()
+			}))
+			who := caller.New(caller.Claims{Issuer: "https://issuer", Subject: "alice", SessionID: "login-alice", ClientID: "client"}, secret.New("token-alice"))
+			r := httptest.NewRequestWithContext(caller.NewContext(ctx, who), http.MethodPost, h.URL, strings.NewReader(request))
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Accept", "application/json, text/event-stream")
+			if request == listing {
+				r.Header.Set("Mcp-Session-Id", id)
+			}
+			w := httptest.NewRecorder()
+			h.replicas[0].ServeHTTP(w, r)
+			if w.Code != want.status {
+				t.Errorf("%s: %s is answered with %d %s, want %d", name, request, w.Code, w.Body, want.status)
+			}
+		}
 	}
 }

@@ -103,7 +103,7 @@ func (h *Handler) handshakes(ctx context.Context, who *caller.Caller, with func(
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
-		return nil, fault.From(ctx.Err())
+		return nil, fault.From(context.Cause(ctx))
 	}
 	return peers, fatal
 }

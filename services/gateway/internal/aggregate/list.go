@@ -85,7 +85,7 @@ func (h *Handler) gather(ctx context.Context, q *request, kind *catalog.Kind, cu
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
-		return nil, fault.From(ctx.Err())
+		return nil, fault.From(context.Cause(ctx))
 	}
 	merged := &catalog.Merged{Kind: kind, Names: h.names, Complete: true}
 	var unserved error

@@ -225,6 +225,6 @@ func flight[T any](ctx context.Context, g *singleflight.Group, key string, timeo
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return none, fault.Wrap(fault.Timeout, ctx.Err(), "the backend did not answer in time")
 		}
-		return none, fault.Wrap(fault.Canceled, ctx.Err(), "")
+		return none, fault.From(context.Cause(ctx))
 	}
 }
