@@ -7,6 +7,7 @@ require (
 	chatelaine.dev/internal v0.0.0
 	chatelaine.dev/proto v0.0.0
 	github.com/compose-spec/compose-go/v2 v2.16.1
+	github.com/go-jose/go-jose/v4 v4.1.9
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/modelcontextprotocol/go-sdk v1.8.0
 	go.opentelemetry.io/proto/otlp v1.11.0

@@ -13,6 +13,7 @@ import (
 type client struct {
 	Client
 	idTokenLifetime time.Duration
+	ahead           func() time.Duration // of the provider's clock
 }
 
 func (c client) GetID() string                       { return c.ID }
@@ -30,7 +31,9 @@ func (c client) GrantTypes() []oidc.GrantType   { return c.Grants }
 func (c client) LoginURL(id string) string      { return loginPath + "?id=" + url.QueryEscape(id) }
 func (c client) IDTokenLifetime() time.Duration { return c.idTokenLifetime }
 func (c client) DevMode() bool                  { return false }
-func (c client) ClockSkew() time.Duration       { return 0 }
+
+// ClockSkew moves the times of ID tokens back, so the other way round.
+func (c client) ClockSkew() time.Duration { return -c.ahead() }
 
 // AccessTokenType is opaque for people's own tokens, which corp alone reads, and
 // a JWT for exchanged ones, which their audience verifies.

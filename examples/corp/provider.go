@@ -70,7 +70,7 @@ func New(cfg Config, log *slog.Logger) (*Provider, error) {
 		state:     st,
 	}
 	for _, c := range cfg.Rules.Clients {
-		p.storage.clients[c.ID] = client{c, cfg.Lifetimes.IDToken}
+		p.storage.clients[c.ID] = client{c, cfg.Lifetimes.IDToken, p.storage.faults.ClockAhead}
 	}
 	var key [32]byte
 	st.View(func(s *state) { copy(key[:], s.CryptoKey) })

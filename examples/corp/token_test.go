@@ -2,6 +2,7 @@ package corp_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"sync"
@@ -282,6 +283,16 @@ func TestAdminSwitches(t *testing.T) {
 	}
 	if id.Nonce == "n1" {
 		t.Error("the nonce is right though it was switched to wrong")
+	}
+	for _, ahead := range []int{300, -300} {
+		in.adminDo(t, http.MethodPut, "/faults", fmt.Sprintf(`{"clockAheadS":%d}`, ahead))
+		raw, _ = in.signIn(t, "alice").Extra("id_token").(string)
+		if id, err = verify.Verify(t.Context(), raw); err != nil {
+			t.Fatal(err)
+		}
+		if off := time.Until(id.IssuedAt) - time.Duration(ahead)*time.Second; off.Abs() > 30*time.Second {
+			t.Errorf("a clock %ds ahead is %s off that", ahead, off)
+		}
 	}
 	in.adminDo(t, http.MethodPut, "/faults", `{"authorize":"access_denied"}`)
 	got, err := newPerson(t, "alice").Walk(t.Context(), cfg.AuthCodeURL("st", oauth2.S256ChallengeOption(oauth2.GenerateVerifier())), redirectURI)

@@ -48,6 +48,9 @@ type ProviderSettings struct {
 	Authorize string `json:"authorize,omitempty"`
 	// WrongNonce puts another nonce than was asked for into ID tokens.
 	WrongNonce bool `json:"wrongNonce,omitempty"`
+	// ClockAheadS is by how many seconds the clock that ID tokens are dated with is
+	// ahead; negative, it is behind.
+	ClockAheadS int `json:"clockAheadS,omitempty"`
 }
 
 // Validate names what is wrong with the settings.
@@ -110,6 +113,13 @@ func (p *Provider) WrongNonce() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.settings.WrongNonce
+}
+
+// ClockAhead is by how much the clock that ID tokens are dated with is ahead.
+func (p *Provider) ClockAhead() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Duration(p.settings.ClockAheadS) * time.Second
 }
 
 // take counts a request and returns the fault that hits it, if any.

@@ -16,7 +16,9 @@ import (
 
 const (
 	minBackoff = 100 * time.Millisecond
-	maxBackoff = time.Second
+	// maxBackoff is short beside MaxUnwatched: a broker that is back must be heard before
+	// requests under way are given up. An attempt costs nothing while it is away.
+	maxBackoff = 250 * time.Millisecond
 	// maxChanged bounds the connections whose last change is remembered.
 	maxChanged = 4096
 )

@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -24,13 +25,13 @@ func (s *Service) ListProviders(ctx context.Context, _ *brokerv1.ListProvidersRe
 	list := make([]*brokerv1.Provider, len(providers))
 	var wg sync.WaitGroup
 	for i, p := range providers {
-		wg.Go(func() { list[i] = describe(ctx, p) })
+		wg.Go(func() { list[i] = s.describe(ctx, p) })
 	}
 	wg.Wait()
 	return &brokerv1.ListProvidersResponse{Providers: list, ConfigDigest: snapshot.Digest}, nil
 }
 
-func describe(ctx context.Context, p *upstream.Provider) *brokerv1.Provider {
+func (s *Service) describe(ctx context.Context, p *upstream.Provider) *brokerv1.Provider {
 	d, err := p.Describe(ctx)
 	listed := &brokerv1.Provider{
 		Name: d.Name, Primary: d.Primary, Optional: d.Optional, Issuer: d.Issuer,
@@ -46,6 +47,7 @@ func describe(ctx context.Context, p *upstream.Provider) *brokerv1.Provider {
 	}
 	if err != nil {
 		listed.UnavailableReason = fault.From(err).Error()
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "nobody can log in at a provider", slog.String("provider", d.Name), fault.Attr(err))
 	}
 	return listed
 }
