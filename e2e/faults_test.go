@@ -110,6 +110,11 @@ func TestRequiredProviderThatFailsEndsTheChainAndLeavesNothing(t *testing.T) {
 			if staged != 0 {
 				t.Errorf("%d staged legs are left", staged)
 			}
+			var records int
+			query(t, `SELECT count(*) FROM tokenbroker.audit WHERE client_id = $1 AND action = 'leg.failed' AND provider = 'corp'`, []any{client.ID}, &records)
+			if records != 1 {
+				t.Errorf("%d audit records of the leg that failed, want 1", records)
+			}
 		})
 	}
 }

@@ -79,7 +79,7 @@ func (ProviderType) EnumDescriptor() ([]byte, []int) {
 	return file_broker_v1_login_proto_rawDescGZIP(), []int{0}
 }
 
-// SkipReason says why a provider was left out.
+// SkipReason says why a provider was left out, or why its leg ended the login.
 type SkipReason int32
 
 const (
@@ -91,6 +91,8 @@ const (
 	SkipReason_SKIP_REASON_FAILED SkipReason = 2
 	// The provider could not be reached.
 	SkipReason_SKIP_REASON_UNAVAILABLE SkipReason = 3
+	// The person did not come back from the provider, or could not go on from there, while the login was good.
+	SkipReason_SKIP_REASON_ABANDONED SkipReason = 4
 )
 
 // Enum value maps for SkipReason.
@@ -100,12 +102,14 @@ var (
 		1: "SKIP_REASON_DECLINED",
 		2: "SKIP_REASON_FAILED",
 		3: "SKIP_REASON_UNAVAILABLE",
+		4: "SKIP_REASON_ABANDONED",
 	}
 	SkipReason_value = map[string]int32{
 		"SKIP_REASON_UNSPECIFIED": 0,
 		"SKIP_REASON_DECLINED":    1,
 		"SKIP_REASON_FAILED":      2,
 		"SKIP_REASON_UNAVAILABLE": 3,
+		"SKIP_REASON_ABANDONED":   4,
 	}
 )
 
@@ -774,7 +778,7 @@ type SkipProviderRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Provider to leave out.
 	Provider string `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
-	// Why.
+	// Why; a leg that was abandoned is no skip.
 	Reason        SkipReason `protobuf:"varint,3,opt,name=reason,proto3,enum=broker.v1.SkipReason" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1103,7 +1107,10 @@ type EndSessionRequest struct {
 	// Session to end, pending or active.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Why; for the audit record.
-	Reason        SessionEndReason `protobuf:"varint,2,opt,name=reason,proto3,enum=broker.v1.SessionEndReason" json:"reason,omitempty"`
+	Reason SessionEndReason `protobuf:"varint,2,opt,name=reason,proto3,enum=broker.v1.SessionEndReason" json:"reason,omitempty"`
+	// Leg that ended the login, for an audit record of its own; unset where none did, or where the broker itself has
+	// refused its code and has a record. Kept once, also when the session has ended already.
+	FailedLeg     *FailedLeg `protobuf:"bytes,3,opt,name=failed_leg,json=failedLeg,proto3" json:"failed_leg,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1152,6 +1159,68 @@ func (x *EndSessionRequest) GetReason() SessionEndReason {
 	return SessionEndReason_SESSION_END_REASON_UNSPECIFIED
 }
 
+func (x *EndSessionRequest) GetFailedLeg() *FailedLeg {
+	if x != nil {
+		return x.FailedLeg
+	}
+	return nil
+}
+
+// FailedLeg is a leg that ended the login of a session.
+type FailedLeg struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Provider of the leg.
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// What went wrong. One that the broker does not know is recorded as a number: a session must end all the same.
+	Reason        SkipReason `protobuf:"varint,2,opt,name=reason,proto3,enum=broker.v1.SkipReason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailedLeg) Reset() {
+	*x = FailedLeg{}
+	mi := &file_broker_v1_login_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailedLeg) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailedLeg) ProtoMessage() {}
+
+func (x *FailedLeg) ProtoReflect() protoreflect.Message {
+	mi := &file_broker_v1_login_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailedLeg.ProtoReflect.Descriptor instead.
+func (*FailedLeg) Descriptor() ([]byte, []int) {
+	return file_broker_v1_login_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FailedLeg) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *FailedLeg) GetReason() SkipReason {
+	if x != nil {
+		return x.Reason
+	}
+	return SkipReason_SKIP_REASON_UNSPECIFIED
+}
+
 // EndSessionResponse is empty.
 type EndSessionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1161,7 +1230,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_broker_v1_login_proto_msgTypes[16]
+	mi := &file_broker_v1_login_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1242,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_broker_v1_login_proto_msgTypes[16]
+	mi := &file_broker_v1_login_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1255,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_broker_v1_login_proto_rawDescGZIP(), []int{16}
+	return file_broker_v1_login_proto_rawDescGZIP(), []int{17}
 }
 
 var File_broker_v1_login_proto protoreflect.FileDescriptor
@@ -1246,14 +1315,13 @@ const file_broker_v1_login_proto_rawDesc = "" +
 	"\x05email\x18\x03 \x01(\tR\x05email\"O\n" +
 	"\rAccountChange\x12#\n" +
 	"\rprevious_name\x18\x01 \x01(\tR\fpreviousName\x12\x19\n" +
-	"\bnew_name\x18\x02 \x01(\tR\anewName\"\xa2\x01\n" +
+	"\bnew_name\x18\x02 \x01(\tR\anewName\"\xa4\x01\n" +
 	"\x13SkipProviderRequest\x12)\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\tsessionId\x12%\n" +
-	"\bprovider\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bprovider\x129\n" +
-	"\x06reason\x18\x03 \x01(\x0e2\x15.broker.v1.SkipReasonB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06reason\"D\n" +
+	"\bprovider\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bprovider\x12;\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x15.broker.v1.SkipReasonB\f\xbaH\t\x82\x01\x06\x10\x01 \x00 \x04R\x06reason\"D\n" +
 	"\x14SkipProviderResponse\x12,\n" +
 	"\x05links\x18\x01 \x03(\v2\x16.broker.v1.SessionLinkR\x05links\"l\n" +
 	"\x16ActivateSessionRequest\x12)\n" +
@@ -1275,24 +1343,30 @@ const file_broker_v1_login_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x10R\bclientId\"Q\n" +
 	"\x14TouchSessionResponse\x129\n" +
 	"\n" +
-	"expires_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x7f\n" +
+	"expires_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xb4\x01\n" +
 	"\x11EndSessionRequest\x12)\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\tsessionId\x12?\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1b.broker.v1.SessionEndReasonB\n" +
-	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06reason\"\x14\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x06reason\x123\n" +
+	"\n" +
+	"failed_leg\x18\x03 \x01(\v2\x14.broker.v1.FailedLegR\tfailedLeg\"k\n" +
+	"\tFailedLeg\x12%\n" +
+	"\bprovider\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bprovider\x127\n" +
+	"\x06reason\x18\x02 \x01(\x0e2\x15.broker.v1.SkipReasonB\b\xbaH\x05\x82\x01\x02 \x00R\x06reason\"\x14\n" +
 	"\x12EndSessionResponse*_\n" +
 	"\fProviderType\x12\x1d\n" +
 	"\x19PROVIDER_TYPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PROVIDER_TYPE_OIDC\x10\x01\x12\x18\n" +
-	"\x14PROVIDER_TYPE_OAUTH2\x10\x02*x\n" +
+	"\x14PROVIDER_TYPE_OAUTH2\x10\x02*\x93\x01\n" +
 	"\n" +
 	"SkipReason\x12\x1b\n" +
 	"\x17SKIP_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14SKIP_REASON_DECLINED\x10\x01\x12\x16\n" +
 	"\x12SKIP_REASON_FAILED\x10\x02\x12\x1b\n" +
-	"\x17SKIP_REASON_UNAVAILABLE\x10\x032\xc5\x04\n" +
+	"\x17SKIP_REASON_UNAVAILABLE\x10\x03\x12\x19\n" +
+	"\x15SKIP_REASON_ABANDONED\x10\x042\xc5\x04\n" +
 	"\fLoginService\x12R\n" +
 	"\rListProviders\x12\x1f.broker.v1.ListProvidersRequest\x1a .broker.v1.ListProvidersResponse\x12O\n" +
 	"\fBeginSession\x12\x1e.broker.v1.BeginSessionRequest\x1a\x1f.broker.v1.BeginSessionResponse\x12I\n" +
@@ -1320,7 +1394,7 @@ func file_broker_v1_login_proto_rawDescGZIP() []byte {
 }
 
 var file_broker_v1_login_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_broker_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_broker_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_broker_v1_login_proto_goTypes = []any{
 	(ProviderType)(0),               // 0: broker.v1.ProviderType
 	(SkipReason)(0),                 // 1: broker.v1.SkipReason
@@ -1340,45 +1414,48 @@ var file_broker_v1_login_proto_goTypes = []any{
 	(*TouchSessionRequest)(nil),     // 15: broker.v1.TouchSessionRequest
 	(*TouchSessionResponse)(nil),    // 16: broker.v1.TouchSessionResponse
 	(*EndSessionRequest)(nil),       // 17: broker.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),      // 18: broker.v1.EndSessionResponse
-	nil,                             // 19: broker.v1.Provider.AuthorizationParametersEntry
-	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
-	(*SessionLink)(nil),             // 21: broker.v1.SessionLink
-	(SessionEndReason)(0),           // 22: broker.v1.SessionEndReason
+	(*FailedLeg)(nil),               // 18: broker.v1.FailedLeg
+	(*EndSessionResponse)(nil),      // 19: broker.v1.EndSessionResponse
+	nil,                             // 20: broker.v1.Provider.AuthorizationParametersEntry
+	(*timestamppb.Timestamp)(nil),   // 21: google.protobuf.Timestamp
+	(*SessionLink)(nil),             // 22: broker.v1.SessionLink
+	(SessionEndReason)(0),           // 23: broker.v1.SessionEndReason
 }
 var file_broker_v1_login_proto_depIdxs = []int32{
 	4,  // 0: broker.v1.ListProvidersResponse.providers:type_name -> broker.v1.Provider
 	0,  // 1: broker.v1.Provider.type:type_name -> broker.v1.ProviderType
-	19, // 2: broker.v1.Provider.authorization_parameters:type_name -> broker.v1.Provider.AuthorizationParametersEntry
-	20, // 3: broker.v1.BeginSessionResponse.expires_at:type_name -> google.protobuf.Timestamp
+	20, // 2: broker.v1.Provider.authorization_parameters:type_name -> broker.v1.Provider.AuthorizationParametersEntry
+	21, // 3: broker.v1.BeginSessionResponse.expires_at:type_name -> google.protobuf.Timestamp
 	9,  // 4: broker.v1.RedeemCodeResponse.identity:type_name -> broker.v1.Identity
-	21, // 5: broker.v1.RedeemCodeResponse.links:type_name -> broker.v1.SessionLink
+	22, // 5: broker.v1.RedeemCodeResponse.links:type_name -> broker.v1.SessionLink
 	10, // 6: broker.v1.RedeemCodeResponse.account_change:type_name -> broker.v1.AccountChange
 	1,  // 7: broker.v1.SkipProviderRequest.reason:type_name -> broker.v1.SkipReason
-	21, // 8: broker.v1.SkipProviderResponse.links:type_name -> broker.v1.SessionLink
-	20, // 9: broker.v1.ActivateSessionResponse.expires_at:type_name -> google.protobuf.Timestamp
-	21, // 10: broker.v1.ActivateSessionResponse.links:type_name -> broker.v1.SessionLink
-	20, // 11: broker.v1.TouchSessionResponse.expires_at:type_name -> google.protobuf.Timestamp
-	22, // 12: broker.v1.EndSessionRequest.reason:type_name -> broker.v1.SessionEndReason
-	2,  // 13: broker.v1.LoginService.ListProviders:input_type -> broker.v1.ListProvidersRequest
-	5,  // 14: broker.v1.LoginService.BeginSession:input_type -> broker.v1.BeginSessionRequest
-	7,  // 15: broker.v1.LoginService.RedeemCode:input_type -> broker.v1.RedeemCodeRequest
-	11, // 16: broker.v1.LoginService.SkipProvider:input_type -> broker.v1.SkipProviderRequest
-	13, // 17: broker.v1.LoginService.ActivateSession:input_type -> broker.v1.ActivateSessionRequest
-	15, // 18: broker.v1.LoginService.TouchSession:input_type -> broker.v1.TouchSessionRequest
-	17, // 19: broker.v1.LoginService.EndSession:input_type -> broker.v1.EndSessionRequest
-	3,  // 20: broker.v1.LoginService.ListProviders:output_type -> broker.v1.ListProvidersResponse
-	6,  // 21: broker.v1.LoginService.BeginSession:output_type -> broker.v1.BeginSessionResponse
-	8,  // 22: broker.v1.LoginService.RedeemCode:output_type -> broker.v1.RedeemCodeResponse
-	12, // 23: broker.v1.LoginService.SkipProvider:output_type -> broker.v1.SkipProviderResponse
-	14, // 24: broker.v1.LoginService.ActivateSession:output_type -> broker.v1.ActivateSessionResponse
-	16, // 25: broker.v1.LoginService.TouchSession:output_type -> broker.v1.TouchSessionResponse
-	18, // 26: broker.v1.LoginService.EndSession:output_type -> broker.v1.EndSessionResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	22, // 8: broker.v1.SkipProviderResponse.links:type_name -> broker.v1.SessionLink
+	21, // 9: broker.v1.ActivateSessionResponse.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 10: broker.v1.ActivateSessionResponse.links:type_name -> broker.v1.SessionLink
+	21, // 11: broker.v1.TouchSessionResponse.expires_at:type_name -> google.protobuf.Timestamp
+	23, // 12: broker.v1.EndSessionRequest.reason:type_name -> broker.v1.SessionEndReason
+	18, // 13: broker.v1.EndSessionRequest.failed_leg:type_name -> broker.v1.FailedLeg
+	1,  // 14: broker.v1.FailedLeg.reason:type_name -> broker.v1.SkipReason
+	2,  // 15: broker.v1.LoginService.ListProviders:input_type -> broker.v1.ListProvidersRequest
+	5,  // 16: broker.v1.LoginService.BeginSession:input_type -> broker.v1.BeginSessionRequest
+	7,  // 17: broker.v1.LoginService.RedeemCode:input_type -> broker.v1.RedeemCodeRequest
+	11, // 18: broker.v1.LoginService.SkipProvider:input_type -> broker.v1.SkipProviderRequest
+	13, // 19: broker.v1.LoginService.ActivateSession:input_type -> broker.v1.ActivateSessionRequest
+	15, // 20: broker.v1.LoginService.TouchSession:input_type -> broker.v1.TouchSessionRequest
+	17, // 21: broker.v1.LoginService.EndSession:input_type -> broker.v1.EndSessionRequest
+	3,  // 22: broker.v1.LoginService.ListProviders:output_type -> broker.v1.ListProvidersResponse
+	6,  // 23: broker.v1.LoginService.BeginSession:output_type -> broker.v1.BeginSessionResponse
+	8,  // 24: broker.v1.LoginService.RedeemCode:output_type -> broker.v1.RedeemCodeResponse
+	12, // 25: broker.v1.LoginService.SkipProvider:output_type -> broker.v1.SkipProviderResponse
+	14, // 26: broker.v1.LoginService.ActivateSession:output_type -> broker.v1.ActivateSessionResponse
+	16, // 27: broker.v1.LoginService.TouchSession:output_type -> broker.v1.TouchSessionResponse
+	19, // 28: broker.v1.LoginService.EndSession:output_type -> broker.v1.EndSessionResponse
+	22, // [22:29] is the sub-list for method output_type
+	15, // [15:22] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_broker_v1_login_proto_init() }
@@ -1393,7 +1470,7 @@ func file_broker_v1_login_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_broker_v1_login_proto_rawDesc), len(file_broker_v1_login_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

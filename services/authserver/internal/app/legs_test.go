@@ -82,7 +82,18 @@ func TestARequiredProviderThatFailsEndsTheLoginAndNothingIsLeft(t *testing.T) {
 			}
 			s.wantEnded(brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED)
 			s.nothingLeft()
+			s.wantRecord("corp", tt.skip)
 		})
+	}
+}
+
+// wantRecord checks that the leg that ended the one session is on record, once.
+// Where the broker has refused its code the reason is the broker's.
+func (s *system) wantRecord(provider string, reason brokerv1.SkipReason) {
+	s.t.Helper()
+	failures := s.broker.Failures(s.broker.Sessions("ended")[0])
+	if len(failures) != 1 || failures[0].GetProvider() != provider || (failures[0].GetReason() != reason && failures[0].GetReason() != 0) {
+		s.t.Errorf("failed legs on record: %v, want one of %s because of %v", failures, provider, reason)
 	}
 }
 
@@ -258,5 +269,6 @@ func TestABrokerThatIsDownIsTemporary(t *testing.T) {
 		s.exec(`UPDATE authserver.session_ends SET next_attempt_at = now()`)
 		s.wantEnded(brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED)
 		s.nothingLeft()
+		s.wantRecord("corp", brokerv1.SkipReason_SKIP_REASON_DECLINED)
 	})
 }

@@ -49,6 +49,7 @@ type session struct {
 	reason           brokerv1.SessionEndReason
 	links            map[string]brokerv1.SessionLinkState
 	skips            map[string]brokerv1.SkipReason
+	failures         []*brokerv1.FailedLeg // as the broker records them
 }
 
 type upstreamCode struct {
@@ -195,6 +196,14 @@ func (b *Broker) Skips(id string) map[string]brokerv1.SkipReason {
 	return b.sessions[id].skips
 }
 
+// Failures returns the legs of a session that are on record as failed: those whose
+// code was refused, and the one that ended the login.
+func (b *Broker) Failures(id string) []*brokerv1.FailedLeg {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.sessions[id].failures)
+}
+
 // Calls returns how often a method was called.
 func (b *Broker) Calls(method string) int {
 	b.mu.Lock()
@@ -297,7 +306,7 @@ func (b *Broker) pending(id, provider string) (*session, *brokerv1.Provider, err
 }
 
 // RedeemCode implements LoginServiceServer.
-func (b *Broker) RedeemCode(_ context.Context, in *brokerv1.RedeemCodeRequest) (*brokerv1.RedeemCodeResponse, error) {
+func (b *Broker) RedeemCode(_ context.Context, in *brokerv1.RedeemCodeRequest) (_ *brokerv1.RedeemCodeResponse, failed error) {
 	if err := b.enter("RedeemCode"); err != nil {
 		return nil, err
 	}
@@ -306,6 +315,11 @@ func (b *Broker) RedeemCode(_ context.Context, in *brokerv1.RedeemCodeRequest) (
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if failed != nil {
+			s.failures = append(s.failures, &brokerv1.FailedLeg{Provider: in.GetProvider()})
+		}
+	}()
 	if b.redeem != nil {
 		return nil, b.redeem
 	}
@@ -414,6 +428,9 @@ func (b *Broker) EndSession(_ context.Context, in *brokerv1.EndSessionRequest) (
 	defer b.mu.Unlock()
 	if s := b.sessions[in.GetSessionId()]; s != nil && s.state != "ended" {
 		s.state, s.reason = "ended", in.GetReason()
+		if leg := in.GetFailedLeg(); leg != nil {
+			s.failures = append(s.failures, leg)
+		}
 	}
 	return &brokerv1.EndSessionResponse{}, nil
 }

@@ -64,7 +64,7 @@ type Legs interface {
 // Ends makes the end of a request and of its session one transaction.
 type Ends interface {
 	InTx(ctx context.Context, fn func(ctx context.Context) error) error
-	QueueSessionEnd(ctx context.Context, sessionID string, reason brokerv1.SessionEndReason) error
+	QueueChainEnd(ctx context.Context, sessionID string, failed store.FailedLeg) error
 	Client(ctx context.Context, id string) (*store.Client, error)
 }
 
@@ -191,7 +191,7 @@ func (c *Chain) Deny(ctx context.Context, id string, browserHash []byte) (Step, 
 		return Step{}, err
 	}
 	c.audit(ctx, req, "consent", "", "denied")
-	return c.fail(ctx, req, denied("the person denied the request"))
+	return c.fail(ctx, req, denied("the person denied the request"), store.FailedLeg{})
 }
 
 // Question returns the page that a request waits at.
@@ -227,7 +227,7 @@ func (c *Chain) Cancel(ctx context.Context, id string, browserHash []byte) (Step
 		return Step{}, err
 	}
 	c.audit(ctx, req, "account_change", "", "cancelled")
-	return c.fail(ctx, req, denied("the person cancelled the change of account"))
+	return c.fail(ctx, req, denied("the person cancelled the change of account"), store.FailedLeg{})
 }
 
 // next is the dispatcher: what is missing?

@@ -185,6 +185,7 @@ func (c *Chain) redeem(ctx context.Context, req *store.AuthorizationRequest, p *
 		f, err := brokerFailure(p, err)
 		if f != nil {
 			c.cfg.Logger.WarnContext(ctx, "a leg's code could not be redeemed", fault.Attr(err))
+			f.recorded = true
 			return nil, f, nil
 		}
 		return nil, nil, err
@@ -215,7 +216,7 @@ func (c *Chain) leave(ctx context.Context, req *store.AuthorizationRequest, p *s
 	case err != nil:
 		return Step{}, err
 	case failed != nil:
-		return c.fail(ctx, req, *failed)
+		return c.fail(ctx, req, *failed, f.leg(p))
 	}
 	return c.proceed(ctx, req, skipped)
 }

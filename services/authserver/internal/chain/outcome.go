@@ -25,6 +25,16 @@ type failure struct {
 	client problem
 	// fatal ends the chain even for an optional provider: the session is gone.
 	fatal bool
+	// recorded says that the broker has a record of it.
+	recorded bool
+}
+
+// leg is what the broker must still keep a record of when the failure ends the chain.
+func (f failure) leg(p *store.Provider) store.FailedLeg {
+	if f.recorded {
+		return store.FailedLeg{}
+	}
+	return store.FailedLeg{Provider: p.Name, Reason: f.skip}
 }
 
 func (f failure) outcome() string {
@@ -108,8 +118,8 @@ func brokerFailure(p *store.Provider, err error) (*failure, error) {
 }
 
 // fail ends a chain: the request is taken, its session's end queued, in one
-// transaction; then the browser carries the error to the client.
-func (c *Chain) fail(ctx context.Context, req *store.AuthorizationRequest, p problem) (Step, error) {
+// transaction, with the leg that the broker is to record; then the browser carries the error to the client.
+func (c *Chain) fail(ctx context.Context, req *store.AuthorizationRequest, p problem, leg store.FailedLeg) (Step, error) {
 	err := c.cfg.Ends.InTx(ctx, func(ctx context.Context) error {
 		taken, err := c.cfg.Requests.TakeRequest(ctx, req.ID, req.BrowserHash)
 		if err != nil {
@@ -118,7 +128,7 @@ func (c *Chain) fail(ctx context.Context, req *store.AuthorizationRequest, p pro
 		if taken.SessionID == "" {
 			return nil
 		}
-		return c.cfg.Ends.QueueSessionEnd(ctx, taken.SessionID, brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED)
+		return c.cfg.Ends.QueueChainEnd(ctx, taken.SessionID, leg)
 	})
 	if err != nil {
 		return Step{}, err
@@ -135,7 +145,7 @@ func (c *Chain) refuse(ctx context.Context, req *store.AuthorizationRequest, p p
 
 func (c *Chain) endSession(ctx context.Context, sessionID string) error {
 	defer c.cfg.Wake()
-	return c.cfg.Ends.QueueSessionEnd(ctx, sessionID, brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED)
+	return c.cfg.Ends.QueueChainEnd(ctx, sessionID, store.FailedLeg{})
 }
 
 // response returns the client's redirect URI with the parameters of an

@@ -110,7 +110,11 @@ func (s *Sender) Flush(ctx context.Context) (more bool, err error) {
 func (s *Sender) send(ctx context.Context, end store.SessionEnd) error {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := s.broker.EndSession(call, &brokerv1.EndSessionRequest{SessionId: end.SessionID, Reason: end.Reason})
+	in := &brokerv1.EndSessionRequest{SessionId: end.SessionID, Reason: end.Reason}
+	if end.Failed.Provider != "" {
+		in.FailedLeg = &brokerv1.FailedLeg{Provider: end.Failed.Provider, Reason: end.Failed.Reason}
+	}
+	_, err := s.broker.EndSession(call, in)
 	stopping := ctx.Err() != nil
 	ctx, cancelNote := context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
 	defer cancelNote()

@@ -14,15 +14,33 @@ import (
 type SessionEnd struct {
 	SessionID string
 	Reason    brokerv1.SessionEndReason
+	Failed    FailedLeg
 	// Attempts counts this claim.
 	Attempts int
 }
 
+// FailedLeg is the leg that ended a login. The zero value means that none did, or
+// that the broker has a record of it.
+type FailedLeg struct {
+	Provider string
+	Reason   brokerv1.SkipReason
+}
+
 // QueueSessionEnd puts the end of a session into the outbox. The first reason counts.
 func (s *Store) QueueSessionEnd(ctx context.Context, sessionID string, reason brokerv1.SessionEndReason) error {
+	return s.queue(ctx, sessionID, reason, FailedLeg{})
+}
+
+// QueueChainEnd does the same for a login that came to nothing.
+func (s *Store) QueueChainEnd(ctx context.Context, sessionID string, failed FailedLeg) error {
+	return s.queue(ctx, sessionID, brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED, failed)
+}
+
+func (s *Store) queue(ctx context.Context, sessionID string, reason brokerv1.SessionEndReason, failed FailedLeg) error {
 	_, err := s.db(ctx).Exec(ctx, `
-		INSERT INTO authserver.session_ends (session_id, reason) VALUES ($1, $2)
-		ON CONFLICT (session_id) DO NOTHING`, sessionID, int16(reason)) //nolint:gosec // an enum of less than ten values
+		INSERT INTO authserver.session_ends (session_id, reason, failed_provider, failed_reason) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (session_id) DO NOTHING`,
+		sessionID, int16(reason), failed.Provider, int16(failed.Reason)) //nolint:gosec // enums of less than ten values
 	return postgres.Fault(err)
 }
 
@@ -44,14 +62,14 @@ func (s *Store) ClaimSessionEnds(ctx context.Context, limit int, lease time.Dura
 		WHERE session_id IN (
 			SELECT session_id FROM authserver.session_ends WHERE next_attempt_at <= now()
 			ORDER BY (reason = ANY ($3)) DESC, next_attempt_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-		RETURNING session_id, reason, attempts`, limit, lease, urgentEnds())
+		RETURNING session_id, reason, failed_provider, failed_reason, attempts`, limit, lease, urgentEnds())
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}
 	ends, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e SessionEnd, err error) {
-		var reason int16
-		err = row.Scan(&e.SessionID, &reason, &e.Attempts)
-		e.Reason = brokerv1.SessionEndReason(reason)
+		var reason, failed int16
+		err = row.Scan(&e.SessionID, &reason, &e.Failed.Provider, &failed, &e.Attempts)
+		e.Reason, e.Failed.Reason = brokerv1.SessionEndReason(reason), brokerv1.SkipReason(failed)
 		return e, err
 	})
 	return ends, postgres.Fault(err)

@@ -75,19 +75,25 @@ func (s *Store) Sweep(ctx context.Context, p SweepPolicy) (Swept, error) {
 	return n, postgres.Fault(err)
 }
 
+// sweepRequests names the leg that a chain was abandoned in: the one under way, unless
+// its provider was linked or skipped.
 func (s *Store) sweepRequests(ctx context.Context) (rows int64, err error) {
 	err = s.db(ctx).QueryRow(ctx, `
 		WITH dead AS (
 			DELETE FROM authserver.authorization_requests WHERE id IN (
 				SELECT id FROM authserver.authorization_requests WHERE expires_at <= now()
 				LIMIT $1 FOR UPDATE SKIP LOCKED)
-			RETURNING session_id),
+			RETURNING id, session_id, phase, progress),
 		queued AS (
-			INSERT INTO authserver.session_ends (session_id, reason)
-			SELECT session_id, $2 FROM dead WHERE session_id <> ''
+			INSERT INTO authserver.session_ends (session_id, reason, failed_provider, failed_reason)
+			SELECT d.session_id, $2, coalesce(l.provider, ''), CASE WHEN l.provider IS NULL THEN 0 ELSE $3::smallint END
+			FROM dead d LEFT JOIN authserver.legs l ON l.request_id = d.id AND d.phase = 'legs'
+				AND d.progress->'providers' @> jsonb_build_array(jsonb_build_object('name', l.provider, 'state', $4::text))
+			WHERE d.session_id <> ''
 			ON CONFLICT (session_id) DO NOTHING)
 		SELECT count(*) FROM dead`,
-		sweepBatch, int16(brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED)).Scan(&rows)
+		sweepBatch, int16(brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED),
+		int16(brokerv1.SkipReason_SKIP_REASON_ABANDONED), string(LinkMissing)).Scan(&rows)
 	return rows, postgres.Fault(err)
 }
 

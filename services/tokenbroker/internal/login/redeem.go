@@ -28,18 +28,14 @@ const storeTimeout = 10 * time.Second
 // spent for nothing.
 func (s *Service) RedeemCode(ctx context.Context, req *brokerv1.RedeemCodeRequest) (*brokerv1.RedeemCodeResponse, error) {
 	snapshot := s.cfg.Current()
-	provider, err := snapshot.Providers.Provider(req.GetProvider())
+	session, err := s.cfg.Sessions.LoadSession(ctx, req.GetSessionId())
 	if err != nil {
 		return nil, err
 	}
-	session, err := s.cfg.Sessions.LoadSession(ctx, req.GetSessionId())
-	switch {
-	case err != nil:
+	provider, err := runnable(snapshot, &session, req.GetProvider())
+	if err != nil {
+		s.legFailed(ctx, &session, req.GetProvider(), err)
 		return nil, err
-	case session.Over():
-		return nil, fault.New(fault.Precondition, "the session has ended").WithReason(reason.SessionEnded)
-	case session.UserID == "" && !provider.Primary():
-		return nil, fault.New(fault.Precondition, "the primary provider's leg must run first").WithReason(reason.PrimaryRequired)
 	}
 	grant, err := provider.Redeem(ctx, upstream.RedeemRequest{
 		Code: secret.New(req.GetCode()), Verifier: secret.New(req.GetCodeVerifier()),
@@ -71,6 +67,20 @@ func (s *Service) RedeemCode(ctx context.Context, req *brokerv1.RedeemCodeReques
 		}
 	}
 	return resp, nil
+}
+
+// runnable returns the provider whose leg may run in this session now.
+func runnable(snapshot *deployment.Snapshot, session *store.Session, name string) (*upstream.Provider, error) {
+	provider, err := snapshot.Providers.Provider(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case session.Over():
+		return nil, fault.New(fault.Precondition, "the session has ended").WithReason(reason.SessionEnded)
+	case session.UserID == "" && !provider.Primary():
+		return nil, fault.New(fault.Precondition, "the primary provider's leg must run first").WithReason(reason.PrimaryRequired)
+	}
+	return provider, nil
 }
 
 // stage seals what was granted and keeps it on the session.

@@ -36,7 +36,7 @@ type Sessions interface {
 	BeginSession(ctx context.Context, clientID, clientName string, lifetime time.Duration) (id string, expiresAt time.Time, err error)
 	LoadSession(ctx context.Context, id string) (store.Session, error)
 	TouchSession(ctx context.Context, id, clientID string, idle time.Duration) (endsAt time.Time, err error)
-	EndSession(ctx context.Context, id, endReason string, rec audit.Record) (store.Ended, error)
+	EndSession(ctx context.Context, id, endReason string, rec audit.Record, failed ...audit.Record) (store.Ended, error)
 }
 
 // Legs keeps the legs of pending sessions and promotes them.
@@ -104,7 +104,7 @@ func (s *Service) SkipProvider(ctx context.Context, req *brokerv1.SkipProviderRe
 	if !provider.Optional() {
 		return nil, required(provider.Name())
 	}
-	why := strings.TrimPrefix(req.GetReason().String(), "SKIP_REASON_")
+	why := outcome(req.GetReason())
 	skipped, err := s.cfg.Legs.SkipProvider(ctx, req.GetSessionId(), provider.Name(), why, audit.Record{
 		Action: audit.LegSkipped, Outcome: why, SessionID: req.GetSessionId(), Provider: provider.Name(),
 	}.Complete(ctx))
@@ -130,11 +130,18 @@ func (s *Service) TouchSession(ctx context.Context, req *brokerv1.TouchSessionRe
 // EndSession implements LoginService.
 func (s *Service) EndSession(ctx context.Context, req *brokerv1.EndSessionRequest) (*brokerv1.EndSessionResponse, error) {
 	why := strings.TrimPrefix(req.GetReason().String(), "SESSION_END_REASON_")
+	var failed []audit.Record
+	if leg := req.GetFailedLeg(); leg != nil {
+		failed = append(failed, audit.Record{Action: audit.LegFailed, Outcome: outcome(leg.GetReason()), Provider: leg.GetProvider()}.Complete(ctx))
+	}
 	ended, err := s.cfg.Sessions.EndSession(ctx, req.GetSessionId(), why, audit.Record{
 		Action: audit.SessionEnded, Outcome: why, SessionID: req.GetSessionId(),
-	}.Complete(ctx))
+	}.Complete(ctx), failed...)
 	if err != nil {
 		return nil, err
+	}
+	for _, rec := range ended.Failed {
+		s.cfg.Audit.Log(ctx, rec)
 	}
 	if ended.Changed {
 		s.cfg.Audit.Log(ctx, ended.Record)
@@ -143,6 +150,11 @@ func (s *Service) EndSession(ctx context.Context, req *brokerv1.EndSessionReques
 		s.cfg.Revoker.Add(revoke.OfLeg(ended.UserID, &ended.Staged[i]))
 	}
 	return &brokerv1.EndSessionResponse{}, nil
+}
+
+// outcome is the outcome of the record of a leg that did not get through.
+func outcome(why brokerv1.SkipReason) string {
+	return strings.TrimPrefix(why.String(), "SKIP_REASON_")
 }
 
 // idle is how long an untouched session lives: as long as the tokens that can touch it.

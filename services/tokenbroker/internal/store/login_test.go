@@ -161,6 +161,28 @@ func TestAnAbandonedChainLeavesWhatWorksAlone(t *testing.T) {
 	wantReason(t, err, reason.SessionEnded)
 }
 
+// The authserver repeats a call whose answer was lost.
+func TestTheLegThatEndedALoginIsOnRecordOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	id := f.begin()
+	f.stage(id, "alice")
+	failed := audit.Record{Action: audit.LegFailed, Outcome: "DECLINED", Provider: "hub"}
+	for i, want := range []int{1, 0} {
+		ended, err := f.EndSession(t.Context(), id, "CHAIN_FAILED", audit.Record{Action: audit.SessionEnded, Outcome: "CHAIN_FAILED"}, failed)
+		must(t, err)
+		if len(ended.Failed) != want || ended.Changed != (i == 0) {
+			t.Errorf("call %d kept %d records, changed %v", i+1, len(ended.Failed), ended.Changed)
+		}
+	}
+	var action, provider, outcome, client string
+	must(t, f.pool.QueryRow(t.Context(), `SELECT action, provider, outcome, client_id FROM tokenbroker.audit WHERE session_id = $1 AND action = 'leg.failed'`, id).
+		Scan(&action, &provider, &outcome, &client))
+	if provider != "hub" || outcome != "DECLINED" || client == "" {
+		t.Errorf("record: %s, %s, client %q", provider, outcome, client)
+	}
+}
+
 func TestAnotherAccountIsAnotherConnectionAndIsReported(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

@@ -186,25 +186,57 @@ type Ended struct {
 	Staged []StagedLeg
 	// Record is what was kept of it, for the log.
 	Record audit.Record
+	// Failed is what was kept of the legs that ended it, for the log.
+	Failed []audit.Record
 }
 
 // EndSession ends a session at once: it drops links, erases staged tokens and,
-// when the session was active, appends an event. Ending twice is no error.
-func (s *Store) EndSession(ctx context.Context, id, endReason string, rec audit.Record) (ended Ended, err error) {
+// when the session was active, appends an event. Ending twice is no error. failed
+// are records of legs that ended the login; they are completed, and each is kept
+// once, also when the session is over already.
+func (s *Store) EndSession(ctx context.Context, id, endReason string, rec audit.Record, failed ...audit.Record) (ended Ended, err error) {
 	err = s.change(ctx, func(c *change) error {
 		ended = Ended{}
 		session, err := loadSession(ctx, c, id, "FOR UPDATE")
-		if fault.ReasonOf(err) == reason.SessionNotFound || (err == nil && session.State == SessionEnded) {
+		if fault.ReasonOf(err) == reason.SessionNotFound {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		all, err := endSessions(ctx, c, []Session{session}, endReason, rec)
-		if err == nil {
+		kept, err := keepFailedLegs(ctx, c, &session, failed)
+		if err != nil {
+			return err
+		}
+		if session.State != SessionEnded {
+			all, err := endSessions(ctx, c, []Session{session}, endReason, rec)
+			if err != nil {
+				return err
+			}
 			ended = all[0]
 		}
-		return err
+		ended.Failed = kept
+		return nil
 	})
 	return ended, err
+}
+
+// keepFailedLegs keeps the records that there are none like yet, and returns them.
+// The session's row is locked, so that a call that is repeated finds them.
+func keepFailedLegs(ctx context.Context, c *change, session *Session, failed []audit.Record) (kept []audit.Record, err error) {
+	for _, rec := range failed {
+		rec.SessionID, rec.UserID, rec.ClientID = session.ID, session.UserID, session.ClientID
+		var known bool
+		if err := c.QueryRow(ctx, `
+			SELECT EXISTS (SELECT 1 FROM tokenbroker.audit
+				WHERE session_id = $1 AND action = $2 AND provider = $3 AND outcome = $4)`,
+			rec.SessionID, string(rec.Action), rec.Provider, rec.Outcome).Scan(&known); err != nil {
+			return nil, err
+		}
+		if !known {
+			c.audit(rec)
+			kept = append(kept, rec)
+		}
+	}
+	return kept, nil
 }
