@@ -389,3 +389,26 @@ func TestCommandLine(t *testing.T) {
 		}
 	}
 }
+
+// A proxy that had begun to send would see the connection closed, and lose the answer.
+func TestABodyThatSaysItIsTooLargeIsNotAskedFor(t *testing.T) {
+	g := start(t, backendServer())
+	token := g.issuer.Token("alice", "session-1", "http://"+g.public+"/mcp", nil)
+	for _, path := range []string{"/mcp", "/mcp/repos"} {
+		conn, err := (&net.Dialer{Timeout: patience}).DialContext(t.Context(), "tcp", g.public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"+
+			"Accept: application/json, text/event-stream\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", path, g.public, token, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(conn) // to the end: the gateway closes
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 413 ") || !strings.Contains(string(answer), "the message is too large") {
+			t.Errorf("%s: %v, %s", path, err, answer)
+		}
+	}
+}

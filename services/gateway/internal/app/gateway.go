@@ -122,13 +122,26 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 	return cfg.Telemetry.Middleware(telemetry.HTTPConfig{Server: "public", AccessLevel: slog.LevelDebug})(mux), nil
 }
 
-// limited bounds the bodies of requests; next sees an *http.MaxBytesError.
+// limited bounds the bodies of requests; next sees an *http.MaxBytesError. Nothing is
+// read of a body that says itself that it is too large: a client, or a proxy, that
+// asks before it sends (Expect, RFC 9110, section 10.1.1) does not send it.
 func limited(next http.Handler, maxBytes int64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBytes)
+		if r.ContentLength > maxBytes {
+			w.Header().Set("Connection", "close")
+			r.Body = tooLarge(maxBytes)
+		} else {
+			r.Body = http.MaxBytesReader(w, r.Body, maxBytes)
+		}
 		next.ServeHTTP(w, r)
 	})
 }
+
+// tooLarge is a body that is not read, and the limit that it is over.
+type tooLarge int64
+
+func (t tooLarge) Read([]byte) (int, error) { return 0, &http.MaxBytesError{Limit: int64(t)} }
+func (t tooLarge) Close() error             { return nil }
 
 func newCredentials(cfg *Config) (*credentials.Manager, error) {
 	d := cfg.Set.Deployment()
