@@ -54,6 +54,49 @@ func TestSweepingEndsWhatWasAbandonedAndKeepsWhatLives(t *testing.T) {
 	}
 }
 
+func TestTheLegThatAPersonNeverCameBackFromIsNamed(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	leg := func(id string) *store.AuthorizationRequest {
+		r := f.approved(id)
+		f.must(f.StartLeg(t.Context(), "state-"+id, store.Leg{RequestID: id, Provider: "corp", RedirectURI: "https://as.example/cb", Sealed: []byte("x")}))
+		return r
+	}
+	take := func(id string) {
+		_, _, err := f.TakeLeg(t.Context(), "state-"+id, []string{"corp"}, browser, 0)
+		f.must(err)
+	}
+	leg("away")
+	leg("interrupted") // came back, and nothing came of it
+	take("interrupted")
+	linked := leg("linked") // came back well; the next leg could not begin
+	take("linked")
+	linked.Progress.Providers[0].State = store.LinkLinked
+	f.must(f.SaveRequest(t.Context(), linked))
+	asked := leg("asked") // is shown a question after its last leg
+	take("asked")
+	asked.Phase = store.PhaseConfirm
+	f.must(f.SaveRequest(t.Context(), asked))
+	f.approved("not-sent") // no leg could begin
+	f.exec(`UPDATE authserver.authorization_requests SET expires_at = now()`)
+
+	_, err := f.Sweep(t.Context(), policy)
+	f.must(err)
+	rows, err := f.ClaimSessionEnds(t.Context(), 10, time.Minute)
+	f.must(err)
+	got := map[string]store.FailedLeg{}
+	for _, e := range rows {
+		got[e.SessionID] = e.Failed
+	}
+	abandoned := store.FailedLeg{Provider: "corp", Reason: brokerv1.SkipReason_SKIP_REASON_ABANDONED}
+	want := map[string]store.FailedLeg{
+		"session-away": abandoned, "session-interrupted": abandoned, "session-linked": {}, "session-asked": {}, "session-not-sent": {},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestSweepingNeverTakesARegistrationThatIsInUse(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
