@@ -5,8 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +122,84 @@ func TestRequiredProviderThatFailsEndsTheChainAndLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestLaterRequiredProviderThatFailsErasesWhatEarlierLegsBrought(t *testing.T) {
+	needProcesses(t)
+	ports := shared.stack.Ports()
+	require := func(optional string) {
+		t.Helper()
+		file := shared.stack.ResourcesFile()
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := regexp.MustCompile(`(?m)^(\s+)optional: (true|false)$`).ReplaceAllString(string(text), "${1}optional: "+optional)
+		if !strings.Contains(changed, "optional: "+optional) {
+			t.Fatal("no provider of the resources is optional")
+		}
+		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx := context.WithoutCancel(t.Context())
+		for _, service := range []string{"tokenbroker", "authserver", "gateway"} {
+			if err := shared.stack.Restart(ctx, service, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	require("false")
+	t.Cleanup(func() { require("true") })
+
+	for name, settings := range map[string]any{
+		"an error":  map[string]any{"token": map[string]any{"mode": "error", "error": "invalid_grant"}},
+		"a refusal": map[string]any{"authorize": "access_denied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := newClient(t)
+			fault(t, ports.OctohubFaults, settings)
+			staged := func() (n int) {
+				query(t, `SELECT count(*) FROM tokenbroker.staged_legs l JOIN tokenbroker.sessions s ON s.id = l.session_id WHERE s.client_id = $1`, []any{client.ID}, &n)
+				return n
+			}
+			before := -1
+			err := walk(t, newPerson(t), client, func(o *browse.Options) {
+				o.Transport = notice{prefix: "http://" + local(ports.Octohub) + "/", before: func() { before = max(before, staged()) }}
+			})
+			var refused *oauth2.RetrieveError
+			if !errors.As(err, &refused) || !strings.Contains(refused.ErrorDescription, "octohub") {
+				t.Fatalf("the client got %v, want an OAuth error that names octohub", err)
+			}
+			if before != 1 {
+				t.Errorf("%d legs were staged before octohub failed, want that of corp", before)
+			}
+			eventually(t, func() string {
+				if n, m := pendingSessions(t, client.ID), staged(); n != 0 || m != 0 {
+					return fmt.Sprintf("%d sessions and %d staged legs of the failed chain are still there", n, m)
+				}
+				return ""
+			})
+			var records int
+			query(t, `SELECT count(*) FROM tokenbroker.audit WHERE client_id = $1 AND action = 'leg.failed' AND provider = 'octohub'`, []any{client.ID}, &records)
+			if records != 1 {
+				t.Errorf("%d audit records of the leg that failed, want 1", records)
+			}
+		})
+	}
+}
+
+// notice calls before in front of each request to a URL.
+type notice struct {
+	prefix string
+	before func()
+}
+
+// RoundTrip implements http.RoundTripper.
+func (n notice) RoundTrip(req *http.Request) (*http.Response, error) {
+	if strings.HasPrefix(req.URL.String(), n.prefix) {
+		n.before()
+	}
+	return http.DefaultTransport.RoundTrip(req)
+}
+
 func TestOptionalProviderThatFailsIsSkipped(t *testing.T) {
 	needProcesses(t)
 	ports := shared.stack.Ports()
@@ -193,6 +274,35 @@ func TestBackendThatIsDownSlowOrUnauthorizedCostsOnlyItsOwnTools(t *testing.T) {
 			}
 			call(t, session, "status_service_status", nil)
 			call(t, session, "payroll_whoami", nil)
+		})
+		t.Run(version+" is slow", func(t *testing.T) {
+			const delay = 3 * time.Second
+			fault(t, ports.PayrollFaults, map[string]any{"delayMs": delay.Milliseconds()})
+			slow := make(chan error, 1)
+			begun := time.Now()
+			go func() {
+				_, err := journey.Call(t.Context(), session, "payroll_whoami", nil)
+				slow <- err
+			}()
+			eventually(t, func() string { // so that the others are called while it is slow
+				for _, e := range shared.recorders["payroll"].seen("/mcp") {
+					if bytes.Contains(e.RequestBody, []byte("tools/call")) && e.ResponseStatus == 0 {
+						return ""
+					}
+				}
+				return "the slow call has not reached its backend"
+			})
+			call(t, session, "repos_whoami", nil)
+			call(t, session, "status_service_status", nil)
+			if took := time.Since(begun); took >= delay {
+				t.Errorf("two quick backends took %s beside a slow one", took)
+			}
+			if err := <-slow; err != nil {
+				t.Errorf("the slow call fails: %v", err)
+			}
+			if took := time.Since(begun); took < delay {
+				t.Errorf("the backend answered after %s: it was not slow", took)
+			}
 		})
 		t.Run(version+" drops connections", func(t *testing.T) {
 			fault(t, ports.PayrollFaults, map[string]any{"drop": true})
