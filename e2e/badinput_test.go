@@ -174,9 +174,8 @@ func TestCallbackBelongsToItsBrowserAndIsGoodOnce(t *testing.T) {
 	callback := shared.stack.Issuer() + "/oauth/callback/corp"
 	stop := errors.New("intercepted")
 	var intercepted string
-	person := p.browser(t, func(o *browse.Options) {
-		o.Transport = interceptor{prefix: callback, seen: &intercepted, stop: stop}
-	})
+	stopped := &interceptor{prefix: callback, seen: &intercepted, stop: stop}
+	person := p.browser(t, func(o *browse.Options) { o.Transport = stopped })
 	if _, err := person.Walk(t.Context(), r.URL, client.RedirectURI); !errors.Is(err, stop) {
 		t.Fatalf("the walk ended with %v", err)
 	}
@@ -197,9 +196,27 @@ func TestCallbackBelongsToItsBrowserAndIsGoodOnce(t *testing.T) {
 	if resp, _ := get(t, callback+"?code=x&state="+url.QueryEscape("no such state")); resp.StatusCode < 400 {
 		t.Errorf("an invented state gets %s", resp.Status)
 	}
+
+	// None of it has spoiled the leg for its own browser, where it is good once.
+	stopped.prefix = ""
+	result, err := person.Walk(t.Context(), intercepted, client.RedirectURI)
+	if err != nil {
+		t.Fatalf("the callback in its own browser: %v", err)
+	}
+	code, err := client.Callback(r, result.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stuck *browse.StuckError
+	if again, err := person.Walk(t.Context(), intercepted, client.RedirectURI); !errors.As(err, &stuck) || stuck.Page.Status < 400 || stuck.Page.Title == "" {
+		t.Errorf("the callback again in its own browser leads to %v (%v), want a page that explains", again.URL, err)
+	}
+	if _, err := client.Redeem(t.Context(), r, code); err != nil {
+		t.Errorf("the replay spoils the login that it belongs to: %v", err)
+	}
 }
 
-// interceptor stops a walk in front of a URL.
+// interceptor stops a walk in front of a URL, or none when the prefix is empty.
 type interceptor struct {
 	prefix string
 	seen   *string
@@ -207,8 +224,8 @@ type interceptor struct {
 }
 
 // RoundTrip implements http.RoundTripper.
-func (i interceptor) RoundTrip(req *http.Request) (*http.Response, error) {
-	if strings.HasPrefix(req.URL.String(), i.prefix) {
+func (i *interceptor) RoundTrip(req *http.Request) (*http.Response, error) {
+	if i.prefix != "" && strings.HasPrefix(req.URL.String(), i.prefix) {
 		*i.seen = req.URL.String()
 		return nil, i.stop
 	}
