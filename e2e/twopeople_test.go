@@ -107,13 +107,38 @@ func TestFailedAbandonedAndSecondLoginsLeaveTheFirstOneWorking(t *testing.T) {
 	before := connections(t, first.Claims.Subject)
 
 	t.Run("refused at the primary provider", func(t *testing.T) {
-		// The consent page is approved, the login form of corp is never filled in.
+		// The consent page is approved, then the person cancels at corp.
+		client := newClient(t)
+		r := client.Authorize()
+		corp := local(shared.stack.Ports().Corp)
+		cancel := pressing("cancel", "deny")
+		result, err := p.browser(t, func(o *browse.Options) {
+			cancel(o)
+			press := o.Press
+			o.Press = func(page browse.Page, form browse.Form) *browse.Button {
+				if page.URL.Host != corp {
+					return nil
+				}
+				return press(page, form)
+			}
+		}).Walk(t.Context(), r.URL, client.RedirectURI)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = client.Callback(r, result.URL)
+		var refused *oauth2.RetrieveError
+		if !errors.As(err, &refused) || refused.ErrorCode != "access_denied" || !strings.Contains(refused.ErrorDescription, "corp") {
+			t.Errorf("the client got %v, want access_denied that names corp", err)
+		}
+	})
+	t.Run("abandoned after the first leg", func(t *testing.T) {
+		// Octohub's page is never answered; corp's tokens are staged by then.
 		client := newClient(t)
 		stop := errors.New("closed the browser")
 		r := client.Authorize()
 		_, err := p.browser(t, func(o *browse.Options) {
 			o.OnPage = func(page browse.Page) error {
-				if strings.Contains(page.URL.Host, local(shared.stack.Ports().Corp)) {
+				if page.URL.Host == local(shared.stack.Ports().Octohub) {
 					return stop
 				}
 				return nil
@@ -121,6 +146,11 @@ func TestFailedAbandonedAndSecondLoginsLeaveTheFirstOneWorking(t *testing.T) {
 		}).Walk(t.Context(), r.URL, client.RedirectURI)
 		if !errors.Is(err, stop) {
 			t.Fatalf("the walk ended with %v", err)
+		}
+		var staged int
+		query(t, `SELECT count(*) FROM tokenbroker.staged_legs l JOIN tokenbroker.sessions s ON s.id = l.session_id WHERE s.client_id = $1`, []any{client.ID}, &staged)
+		if staged != 1 {
+			t.Errorf("%d legs are staged, want that of corp", staged)
 		}
 	})
 	t.Run("denied on the consent page", func(t *testing.T) {
