@@ -55,6 +55,34 @@ func startRecorder(ctx context.Context, target string) (*recorder, error) {
 	return r, nil
 }
 
+// RoundTrip makes a recorder without a server the transport of a client: it keeps
+// what that client sends and gets, its cookies too.
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	var body []byte
+	if req.Body != nil {
+		var err error
+		if body, err = io.ReadAll(req.Body); err != nil {
+			return nil, err
+		}
+		_ = req.Body.Close()
+		req = req.Clone(req.Context())
+		req.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	e := &exchange{Method: req.Method, URL: req.URL.String(), RequestHeader: req.Header.Clone(), RequestBody: body}
+	r.mu.Lock()
+	r.exchanges = append(r.exchanges, e)
+	r.mu.Unlock()
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	e.ResponseStatus, e.ResponseHeader = resp.StatusCode, resp.Header.Clone()
+	r.mu.Unlock()
+	resp.Body = &teeBody{body: resp.Body, recorder: r, exchange: e}
+	return resp, nil
+}
+
 type exchangeKey struct{}
 
 func (r *recorder) request(next http.Handler) http.Handler {

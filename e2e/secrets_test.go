@@ -6,21 +6,25 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"chatelaine.dev/examples/browse"
 	"chatelaine.dev/examples/journey"
 )
 
 // secretFields are the names under which secrets travel in forms and JSON.
-var secretFields = []string{"access_token", "refresh_token", "id_token", "code", "code_verifier", "client_secret", "subject_token", "actor_token", "password"}
+var secretFields = []string{"access_token", "refresh_token", "id_token", "code", "code_verifier", "client_secret", "subject_token", "actor_token", "password", "nonce", "registration_access_token"}
 
 // needles collects secrets, each with the place where it was seen.
 type needles map[string]string
@@ -57,8 +61,37 @@ func (n needles) addJSON(where string, body []byte) {
 	}
 }
 
-// addHeader adds what Authorization and cookies carry.
+// addURL adds the secret fields of a URL's query, and the state of a leg. The state
+// that a client sends us is its own, goes back to it as it is, and is no secret of
+// ours.
+func (n needles) addURL(where, text string) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return
+	}
+	n.addForm(where, u.RawQuery)
+	ports := shared.stack.Ports()
+	if u.Host == local(ports.Corp) || u.Host == local(ports.Octohub) {
+		n.add(where+" state", u.Query().Get("state"))
+	}
+}
+
+// addHeader adds what Authorization, cookies, session ids and redirects carry.
 func (n needles) addHeader(where string, header http.Header) {
+	for _, line := range header.Values("Cookie") {
+		if cookies, err := http.ParseCookie(line); err == nil {
+			for _, c := range cookies {
+				n.add(where+" cookie", c.Value)
+			}
+		}
+	}
+	for _, line := range header.Values("Set-Cookie") {
+		if c, err := http.ParseSetCookie(line); err == nil {
+			n.add(where+" cookie", c.Value)
+		}
+	}
+	n.add(where+" Mcp-Session-Id", header.Get("Mcp-Session-Id"))
+	n.addURL(where, header.Get("Location"))
 	for _, v := range header.Values("Authorization") {
 		scheme, credential, _ := strings.Cut(v, " ")
 		n.add(where+" Authorization", credential)
@@ -69,14 +102,22 @@ func (n needles) addHeader(where string, header http.Header) {
 	}
 }
 
-// collect gathers every secret that was on the wire or in the secrets' folders.
-func collect(t *testing.T, logins ...*journey.Login) needles {
+// collect gathers every secret that was on the wire, between the services and what
+// they call and between the client or the person and us, or in the secrets' folders.
+func collect(t *testing.T, client *recorder, logins ...*journey.Login) needles {
 	t.Helper()
 	n := needles{}
-	for name, r := range shared.recorders {
+	recorders := maps.Clone(shared.recorders)
+	if recorders == nil {
+		recorders = map[string]*recorder{}
+	}
+	recorders["client"] = client
+	for name, r := range recorders {
 		for _, e := range r.seen("") {
 			where := name + " " + e.Method + " " + strings.Split(e.URL, "?")[0]
+			n.addURL(where, e.URL)
 			n.addHeader(where, e.RequestHeader)
+			n.addHeader(where, e.ResponseHeader)
 			n.addForm(where, string(e.RequestBody))
 			n.addForm(where, string(e.ResponseBody))
 			n.addJSON(where, e.ResponseBody)
@@ -85,6 +126,9 @@ func collect(t *testing.T, logins ...*journey.Login) needles {
 	for _, l := range logins {
 		n.add("client access_token", l.Token.AccessToken)
 		n.add("client refresh_token", l.Token.RefreshToken)
+	}
+	if shared.stack.Attached() {
+		return n
 	}
 	err := filepath.WalkDir(filepath.Dir(shared.stack.SecretsDir("gateway")), func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -139,7 +183,7 @@ func search(ctx context.Context, conn *pgx.Conn, secrets needles) (found []findi
 		return nil, 0, 0, err
 	}
 	for _, c := range all {
-		// Text output in the escape format shows printable bytes of a bytea as they are.
+		// The bytes of a bytea as they are, and the text of everything else.
 		query := fmt.Sprintf(`SELECT CASE WHEN pg_typeof(x)::text = 'bytea' THEN x::text::bytea ELSE convert_to(x::text, 'UTF8') END FROM (SELECT %s AS x FROM %s) t WHERE x IS NOT NULL`,
 			pgx.Identifier{c.Name}.Sanitize(), pgx.Identifier{c.Schema, c.Table}.Sanitize())
 		result, err := conn.Query(ctx, query)
@@ -165,19 +209,42 @@ func search(ctx context.Context, conn *pgx.Conn, secrets needles) (found []findi
 }
 
 func TestNoSecretIsReadableInTheDatabase(t *testing.T) {
-	needProcesses(t)
 	// Not parallel: it looks at everything that the tests before it left, and plants a table.
 	ctx := t.Context()
 	p := newPerson(t)
-	login := p.logIn(t)
-	session := connect(t, login, journey.ConnectOptions{})
-	checkCalls(t, session, p)
+	wire := &recorder{}
+	recorded := func(o *browse.Options) { o.Transport = wire }
+	client := newClient(t)
+	client.HTTP = &http.Client{Transport: wire, Timeout: 30 * time.Second}
+	login, err := client.Login(ctx, p.browser(t, recorded))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range eras {
+		checkCalls(t, connect(t, login, journey.ConnectOptions{ProtocolVersion: version}), p)
+	}
+	// A login that is under way: corp's tokens are staged, octohub's leg has begun.
+	stop := errors.New("closed the browser")
+	if _, err := newPerson(t).browser(t, recorded, func(o *browse.Options) {
+		o.OnPage = func(page browse.Page) error {
+			if page.URL.Host == local(shared.stack.Ports().Octohub) {
+				return stop
+			}
+			return nil
+		}
+	}).Walk(ctx, client.Authorize().URL, client.RedirectURI); !errors.Is(err, stop) {
+		t.Fatalf("the login that is to be under way: %v", err)
+	}
 	fresh, err := login.Client.Refresh(ctx, login.Token.RefreshToken)
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets := collect(t, login, &journey.Login{Token: fresh})
-	for _, field := range []string{"access_token", "refresh_token", "id_token", "code", "code_verifier", "Basic password"} {
+	secrets := collect(t, wire, login, &journey.Login{Token: fresh})
+	fields := []string{"access_token", "refresh_token", "code", "code_verifier", "state", "nonce", "cookie", "Mcp-Session-Id", "Authorization"}
+	if !shared.stack.Attached() {
+		fields = append(fields, "id_token", "Basic password")
+	}
+	for _, field := range fields {
 		seen := false
 		for _, where := range secrets {
 			seen = seen || strings.HasSuffix(where, field)
@@ -243,6 +310,9 @@ func TestNoSecretIsReadableInTheDatabase(t *testing.T) {
 		t.Errorf("%s holds the %s, %s", f.column, f.secret, f.form)
 	}
 
+	if shared.stack.Attached() {
+		return // logs and spans are somebody else's
+	}
 	// The logs and the spans are read by more people than the database.
 	logs, err := filepath.Glob(filepath.Join(shared.stack.LogDir(), "*.log"))
 	if err != nil || len(logs) < 8 {
