@@ -5,6 +5,7 @@
 // One stack serves all tests of a run, on free ports; tests share it but not
 // their people's logins, so they run in parallel. Between the broker and the
 // identity providers, and between the gateway and the MCP servers, stand
-// recording proxies, so that a test can ask what was on the wire. Traces of all
-// processes come in at an OTLP receiver of the test's own.
+// recording proxies, so that a test can ask what was on the wire; what a client and
+// its person send is recorded in their own transport. Traces of all processes come
+// in at an OTLP receiver of the test's own.
 package e2e
