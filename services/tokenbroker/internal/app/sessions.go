@@ -11,6 +11,7 @@ import (
 	"chatelaine.dev/internal/postgres"
 	"chatelaine.dev/internal/telemetry"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
+	"chatelaine.dev/services/tokenbroker/internal/reason"
 	"chatelaine.dev/services/tokenbroker/internal/schema"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 )
@@ -63,6 +64,15 @@ func (c *endSessions) Run(ctx context.Context, stdout, stderr io.Writer) error {
 		return err
 	}
 	sessions := store.New(pool)
+	if !c.All {
+		exists, err := sessions.UserExists(ctx, c.User)
+		switch {
+		case err != nil:
+			return err
+		case !exists:
+			return fault.New(fault.NotFound, "there is no user of this id (GET /v1/users lists them)").WithReason(reason.UserNotFound)
+		}
+	}
 	recorder := audit.NewRecorder(sessions, logger)
 	ended := 0
 	count, err := sessions.EndSessions(ctx, store.SessionsToEnd{
