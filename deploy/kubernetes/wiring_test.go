@@ -327,3 +327,12 @@ func TestTheGuideNamesEverySecretOfProduction(t *testing.T) {
 		}
 	}
 }
+
+// TestProductionLimitsClientsAndNotTheirProxy: behind an Ingress everybody has its address.
+func TestProductionLimitsClientsAndNotTheirProxy(t *testing.T) {
+	t.Parallel()
+	args := container(t, build(t, "overlays/production"), "authserver").Args
+	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--trusted-proxy=") }) {
+		t.Errorf("the authserver believes nobody's X-Forwarded-For: %v", args)
+	}
+}
