@@ -104,12 +104,18 @@ func (s *shard) removeLocked(k key) {
 	}
 }
 
-// dropConnection forgets what came from a connection.
+// dropConnection forgets what came from a connection, but not that a backend's 401
+// had it renewed: the renewal itself is such a change.
 func (c *cache) dropConnection(id string) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
 		for k := range s.byConnection[id] {
+			if e := s.entries[k]; !e.renewedAt.IsZero() {
+				e.spent = true
+				s.entries[k] = e
+				continue
+			}
 			s.removeLocked(k)
 		}
 		s.mu.Unlock()

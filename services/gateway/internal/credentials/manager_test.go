@@ -210,6 +210,28 @@ func TestRejectedCredentialIsReportedOnceAndReplaced(t *testing.T) {
 	})
 }
 
+// The renewal is an event of the connection, and comes back on the watch.
+func TestABackendThatRefusesEverythingIsRememberedOverItsRenewal(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		broker := &fakeBroker{answer: numbered(1), renewed: true}
+		m := newManager(t, broker, unwatched)
+		for range 3 {
+			cred, err := m.Get(t.Context(), alice(), "repos")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.Rejected(t.Context(), alice(), "repos", cred); err != nil {
+				t.Fatal(err)
+			}
+			m.cache.dropConnection(cred.ConnectionID)
+		}
+		if len(broker.reports) != 1 {
+			t.Errorf("reports %v, want the first", broker.reports)
+		}
+	})
+}
+
 func TestReportOvertakesACallThatBeganBefore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

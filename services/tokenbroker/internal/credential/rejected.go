@@ -86,5 +86,15 @@ func (s *Service) replaceConnection(ctx context.Context, r *request, refused ver
 			return true, nil
 		}
 	}
-	return s.renew(ctx, r, provider, &t)
+	// A backend that takes no token gets no renewal for each.
+	forced := forcedKey{connection: t.ConnectionID, backend: r.backend.Name}
+	if !s.forced.may(forced, ofBackend) {
+		now, err := s.fresh(ctx, r, provider) // renewed since t was read, for a report like this one
+		return err == nil && (now.ConnectionID != t.ConnectionID || now.Version != t.Version), err
+	}
+	renewed, err := s.renew(ctx, r, provider, &t)
+	if renewed {
+		s.forced.note(forced, ofBackend)
+	}
+	return renewed, err
 }

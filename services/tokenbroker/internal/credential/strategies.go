@@ -158,7 +158,7 @@ func (s *Service) exchange(ctx context.Context, r *request) (credential, error) 
 		return credential{}, exchangeFault(err, r.backend.Name, strategy.SubjectProvider)
 	}
 	if c.connectionID != "" {
-		s.forced.accepted(forcedKey{c.connectionID, r.backend.Strategy.Config})
+		s.forced.accepted(forcedKey{connection: c.connectionID, exchange: r.backend.Strategy.Config})
 	}
 	c.value = token.AccessToken.Reveal()
 	if c.header == authorization {
@@ -210,7 +210,7 @@ func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subje
 			return t.IDToken, nil
 		},
 		Renew: func(ctx context.Context) (exchange.Subject, bool, error) {
-			forced := forcedKey{t.ConnectionID, r.backend.Strategy.Config}
+			forced := forcedKey{connection: t.ConnectionID, exchange: r.backend.Strategy.Config}
 			if !s.forced.may(forced, t.Version) {
 				return exchange.Subject{}, false, nil
 			}
