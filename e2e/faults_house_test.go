@@ -76,7 +76,7 @@ func newHouse(t *testing.T) *house {
 			}
 		}
 	})
-	if h.data, err = pgcluster.DataDir(filepath.Join(run, "postgres")); err != nil {
+	if h.data, err = stack.PostgresDir(run); err != nil {
 		t.Fatal(err)
 	}
 	return h

@@ -19,7 +19,7 @@ const database = "chatelaine"
 // startPostgres starts the private cluster and makes the database with one role
 // for each service that has a schema, which can create and so own nothing else.
 func startPostgres(ctx context.Context, dir string, throwaway bool) (*pgcluster.Cluster, error) {
-	data, err := pgcluster.DataDir(filepath.Join(dir, "postgres"))
+	data, err := PostgresDir(dir)
 	if err != nil {
 		return nil, err
 	}

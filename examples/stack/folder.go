@@ -1,11 +1,14 @@
 package stack
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"chatelaine.dev/internal/pgcluster"
 )
@@ -14,6 +17,10 @@ import (
 const marker = ".chatelaine-stack"
 
 const markerText = "Made by chatelaine-dev, which removes this folder when it is told to clean.\n"
+
+// idPrefix begins the marker's line that tells this folder from another one that
+// was at its place before.
+const idPrefix = "id: "
 
 // claim makes dir a stack's folder. A folder with files of somebody else's is
 // refused, so that Remove can never remove them.
@@ -32,7 +39,32 @@ func claim(dir string) error {
 	if len(entries) > 0 {
 		return fmt.Errorf("%s is not empty and has no %s: it is not a folder of this program; choose another with --dir, or remove it", dir, marker)
 	}
-	return os.WriteFile(path, []byte(markerText), 0o600)
+	id := make([]byte, 4)
+	rand.Read(id)
+	return os.WriteFile(path, []byte(markerText+idPrefix+hex.EncodeToString(id)+"\n"), 0o600)
+}
+
+// PostgresDir is where the data of a stack's Postgres is: in the stack's folder, or where the user that
+// Postgres runs as can reach it. There it is that very folder's own: data of one
+// that was removed and made again cannot be opened with the new one's keys.
+func PostgresDir(dir string) (string, error) {
+	inside, err := filepath.Abs(filepath.Join(dir, "postgres"))
+	if err != nil {
+		return "", err
+	}
+	data, err := pgcluster.DataDir(inside)
+	if err != nil || data == inside {
+		return data, err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, marker))
+	if err != nil {
+		return "", err
+	}
+	_, id, ok := strings.Cut(string(text), idPrefix)
+	if id = strings.TrimSpace(id); !ok || len(id) != 8 || strings.Trim(id, "0123456789abcdef") != "" {
+		return data, nil // of before there were ids
+	}
+	return data + "-" + id, nil
 }
 
 // Remove removes a stack's folder, and Postgres' data where that lies elsewhere,
@@ -49,7 +81,7 @@ func Remove(dir string) (removed []string, err error) {
 	if _, err := os.Lstat(filepath.Join(dir, marker)); err != nil {
 		return nil, fmt.Errorf("%s has no %s: it is not a folder of this program and stays as it is", dir, marker)
 	}
-	data, err := pgcluster.DataDir(filepath.Join(dir, "postgres"))
+	data, err := PostgresDir(dir)
 	if err != nil {
 		return nil, err
 	}

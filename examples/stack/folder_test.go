@@ -50,3 +50,33 @@ func TestRemoveForgetsAStackOnce(t *testing.T) {
 		t.Errorf("the second time: removed %v, %v", removed, err)
 	}
 }
+
+func TestAFolderThatIsMadeAgainDoesNotMeetTheDataOfTheOneBefore(t *testing.T) {
+	t.Parallel()
+	parent := t.TempDir() // nobody else may enter: root's Postgres keeps its data elsewhere
+	if err := os.Chmod(parent, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(parent, "run")
+	made := func() string {
+		t.Helper()
+		if err := claim(dir); err != nil {
+			t.Fatal(err)
+		}
+		data, err := PostgresDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	first := made()
+	if again := made(); again != first {
+		t.Errorf("a second start has its data at %s, the first had it at %s", again, first)
+	}
+	if err := os.RemoveAll(dir); err != nil { // with the clone, say
+		t.Fatal(err)
+	}
+	if next := made(); next == first && !strings.HasPrefix(next, dir) {
+		t.Errorf("a new folder has the data of the one before, %s", next)
+	}
+}

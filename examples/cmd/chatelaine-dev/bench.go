@@ -13,8 +13,8 @@ import (
 	"chatelaine.dev/examples/bench"
 	"chatelaine.dev/examples/browse"
 	"chatelaine.dev/examples/people"
+	"chatelaine.dev/examples/stack"
 	"chatelaine.dev/internal/fault"
-	"chatelaine.dev/internal/pgcluster"
 )
 
 type benchCmd struct {
@@ -91,7 +91,7 @@ func (c *benchCmd) check() error {
 
 // forget removes the run's data, and its folder unless the logs are wanted.
 func forget(dir string, all bool) error {
-	data, err := pgcluster.DataDir(filepath.Join(dir, "stack", "postgres"))
+	data, err := stack.PostgresDir(filepath.Join(dir, "stack"))
 	if err != nil {
 		return err
 	}
