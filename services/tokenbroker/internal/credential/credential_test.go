@@ -70,10 +70,12 @@ func TestEveryCredentialLeavesARecord(t *testing.T) {
 	b := start(t, options{})
 	s := b.logIn(false)
 	token := b.token(s, nil)
-	b.mustGet(token, "tokened")
+	issued := b.mustGet(token, "tokened").GetCredentialVersion()
 	_, err := b.get(token, "repos")
 	wantReason(t, err, reason.ConnectionRequired, "octohub")
 	_, err = b.get("not a token", "open")
+	wantReason(t, err, reason.TokenInvalid, "")
+	_, err = b.reject("a stolen one, perhaps", "keyed", issued) // nobody tries tokens without a trace
 	wantReason(t, err, reason.TokenInvalid, "")
 
 	records, err := b.store.ListAudit(t.Context(), store.AuditFilter{Limit: 10})
@@ -81,6 +83,7 @@ func TestEveryCredentialLeavesARecord(t *testing.T) {
 	want := map[string]audit.Record{
 		"open":    {Action: audit.CredentialRefused, Outcome: reason.TokenInvalid, Strategy: "unauthenticated"},
 		"repos":   {Action: audit.CredentialRefused, Outcome: reason.ConnectionRequired, Strategy: "upstreamInject", Provider: "octohub", SessionID: s.id, UserID: s.user, ClientID: s.client},
+		"keyed":   {Action: audit.CredentialRefused, Outcome: reason.TokenInvalid, Strategy: "headerInjection"},
 		"tokened": {Action: audit.CredentialIssued, Outcome: audit.Success, Strategy: "bearerToken", SessionID: s.id, UserID: s.user, ClientID: s.client},
 	}
 	for _, r := range records {

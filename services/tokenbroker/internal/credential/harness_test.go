@@ -132,7 +132,7 @@ func start(t testing.TB, o options) *broker {
 	key := make([]byte, seal.KeySize)
 	_, err = rand.Read(key)
 	must(t, err)
-	keyring, err := seal.NewKeys(secret.NewBytes(key))
+	keyring, err := seal.NewFileKeys(secret.NewBytes(key))
 	must(t, err)
 	sealer := seal.NewSealer(keyring)
 	recorder := audit.NewRecorder(b.store, logger)

@@ -15,11 +15,13 @@ func (s *Service) ReportRejected(ctx context.Context, in *brokerv1.ReportRejecte
 	if err != nil {
 		return nil, err
 	}
-	// No credential is issued or refused here; a renewal records itself.
-	r, err := s.resolve(ctx, in.GetConfigDigest(), in.GetBackend(), in.GetAccessToken(), &audit.Record{})
-	if err != nil {
+	rec := audit.Record{Backend: in.GetBackend()}
+	r, err := s.resolve(ctx, in.GetConfigDigest(), in.GetBackend(), in.GetAccessToken(), &rec)
+	if err != nil { // or else tokens could be tried here without a trace
+		s.recordRefusal(ctx, rec, err)
 		return nil, err
 	}
+	// A renewal records itself.
 	renewed, err := s.replace(ctx, r, refused)
 	if err != nil {
 		return nil, err

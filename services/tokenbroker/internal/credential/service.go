@@ -83,22 +83,31 @@ type credential struct {
 func (s *Service) GetCredential(ctx context.Context, in *brokerv1.GetCredentialRequest) (*brokerv1.GetCredentialResponse, error) {
 	rec := audit.Record{Backend: in.GetBackend()}
 	out, err := s.issue(ctx, in, &rec)
-	rec.Action, rec.Outcome = audit.CredentialIssued, audit.Outcome(err)
 	if err != nil {
-		rec.Action = audit.CredentialRefused
-		if f, ok := fault.As(err); ok && rec.Provider == "" {
-			rec.Provider = f.Metadata[reason.Provider]
-		}
+		s.recordRefusal(ctx, rec, err)
+		return nil, err
 	}
-	if auditErr := s.cfg.Audit.Record(ctx, rec); auditErr != nil {
-		if err == nil {
-			return nil, auditErr
-		}
-		if fault.ReasonOf(auditErr) == "" || fault.ReasonOf(auditErr) != fault.ReasonOf(err) { // else the line of the call says it
-			s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "a refusal could not be recorded", fault.Attr(auditErr))
-		}
+	rec.Action, rec.Outcome = audit.CredentialIssued, audit.Outcome(nil)
+	if err := s.cfg.Audit.Record(ctx, rec); err != nil {
+		return nil, err
 	}
-	return out, err
+	return out, nil
+}
+
+// recordRefusal keeps a record of what a caller was refused. The caller is told the
+// reason of the refusal, whether or not the record could be kept.
+func (s *Service) recordRefusal(ctx context.Context, rec audit.Record, refused error) {
+	rec.Action, rec.Outcome = audit.CredentialRefused, audit.Outcome(refused)
+	if f, ok := fault.As(refused); ok && rec.Provider == "" {
+		rec.Provider = f.Metadata[reason.Provider]
+	}
+	err := s.cfg.Audit.Record(ctx, rec)
+	if err == nil {
+		return
+	}
+	if fault.ReasonOf(err) == "" || fault.ReasonOf(err) != fault.ReasonOf(refused) { // else the line of the call says it
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "a refusal could not be recorded", fault.Attr(err))
+	}
 }
 
 func (s *Service) issue(ctx context.Context, in *brokerv1.GetCredentialRequest, rec *audit.Record) (*brokerv1.GetCredentialResponse, error) {
