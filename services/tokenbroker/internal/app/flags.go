@@ -27,7 +27,7 @@ type Flags struct {
 	DatabaseListenURL     secret.String `name:"database-listen-url" placeholder:"URL" help:"PostgreSQL URL past any pooler, for events; the main one by default."`
 	DatabaseListenURLFile string        `name:"database-listen-url-file" placeholder:"FILE" help:"File with that URL."`
 
-	KeyEncryptionKey []secret.Ref `name:"key-encryption-key" required:"" placeholder:"NAME/KEY" help:"Secret with a key-encryption key: 32 random bytes as base64 text (repeatable, newest first)."`
+	KeyFlags
 
 	JWKSURL           string `name:"jwks-url" placeholder:"URL" help:"Where the keys of access tokens are; found through the issuer by default."`
 	AuthserverAddress string `name:"authserver-address" placeholder:"HOST:PORT" help:"The authserver's gRPC address, for subject tokens; its certificate must name 'authserver'."`
@@ -64,15 +64,31 @@ func (f *Flags) listenURL() (secret.String, error) {
 	return url, postgres.CheckTransport(url)
 }
 
+// KeyFlags name the key-encryption keys.
+type KeyFlags struct {
+	KeyEncryptionKey []secret.Ref `name:"key-encryption-key" required:"" placeholder:"NAME/KEY" help:"Secret with a key-encryption key: 32 random bytes as base64 text (repeatable, newest first)."`
+}
+
 // keys reads the key-encryption keys.
-func (f *Flags) keys(secrets *secret.Resolver) (*seal.Keys, error) {
-	keys := make([]secret.Bytes, 0, len(f.KeyEncryptionKey))
-	for _, ref := range f.KeyEncryptionKey {
-		key, err := secrets.ResolveKey(ref, seal.KeySize, seal.KeySize)
+func (f *KeyFlags) keys(secrets *secret.Resolver) (*seal.Keys, error) {
+	keys, err := f.list(secrets)
+	if err != nil {
+		return nil, err
+	}
+	return seal.NewKeys(keys...)
+}
+
+// list reads them in the order of the flags.
+func (f *KeyFlags) list(secrets *secret.Resolver) ([]seal.Key, error) {
+	keys := make([]seal.Key, len(f.KeyEncryptionKey))
+	for i, ref := range f.KeyEncryptionKey {
+		text, err := secrets.ResolveKey(ref, seal.KeySize, seal.KeySize)
+		if err == nil {
+			keys[i], err = seal.FileKey(text)
+		}
 		if err != nil {
 			return nil, fault.From(err).WithPrefix("--key-encryption-key")
 		}
-		keys = append(keys, key)
 	}
-	return seal.NewKeys(keys...)
+	return keys, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/tokenbroker/internal/rotate"
 	"chatelaine.dev/services/tokenbroker/internal/seal"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 )
@@ -56,27 +57,40 @@ func (k *keyCheck) once(ctx context.Context) (retry bool, err error) {
 	if err != nil {
 		return true, err
 	}
+	if retry, err := checkKeys(ctx, k.sealer, uses); err != nil {
+		return retry, err
+	}
+	inUse := map[string]bool{}
 	for _, use := range uses {
-		if use.Connection != nil {
-			err = k.sealer.CheckKey(ctx, use.Connection.Sealed, use.Connection.Place())
-		} else {
-			err = k.sealer.CheckKey(ctx, use.Staged.Sealed, use.Staged.Place())
-		}
+		inUse[use.KeyID] = true
+	}
+	k.logger.InfoContext(ctx, "key-encryption keys checked", slog.Int("in_use", len(inUse)))
+	return false, nil
+}
+
+// checkKeys tries one value of each key and table. retry tells a key that cannot be
+// asked at the moment from one that is missing or wrong.
+func checkKeys(ctx context.Context, sealer *seal.Sealer, uses []store.KeyUse) (retry bool, err error) {
+	for _, use := range uses {
+		err := sealer.CheckKey(ctx, use.Sample.Sealed, use.Sample.Place)
 		switch fault.ReasonOf(err) {
 		case "":
 			if err != nil {
-				return true, err // a key management service that cannot be reached
+				return true, err
 			}
 		case seal.ReasonKeyUnknown:
-			return false, fault.Newf(fault.Precondition,
-				"key-encryption key %s protects %d stored values and is not among those given: add its secret with --key-encryption-key",
-				use.KeyID, use.Count).WithReason(seal.ReasonKeyUnknown, "key_id", use.KeyID)
+			var values int64
+			for _, u := range uses {
+				if u.KeyID == use.KeyID {
+					values += u.Count
+				}
+			}
+			return false, rotate.MissingKey(use.KeyID, values)
 		default:
 			return false, fault.Wrap(fault.Precondition, err, "values under the key-encryption key "+use.KeyID+" do not open").
 				WithReason(fault.ReasonOf(err), "key_id", use.KeyID)
 		}
 	}
-	k.logger.InfoContext(ctx, "key-encryption keys checked", slog.Int("in_use", len(uses)))
 	return false, nil
 }
 

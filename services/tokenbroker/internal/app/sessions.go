@@ -21,6 +21,10 @@ type commands struct {
 	Sessions struct {
 		End endSessions `cmd:"" help:"End people's sessions in the database; brokers that run tell the gateways. It asks nothing, and may be interrupted and run again."`
 	} `cmd:"" help:"People's sessions."`
+	Keys struct {
+		Status keysStatus `cmd:"" help:"Show what each key-encryption key protects in the database."`
+		Rotate rotateKeys `cmd:"" help:"Wrap everything that is stored anew with the newest key-encryption key, while brokers run. It may be interrupted and run again."`
+	} `cmd:"" help:"Key-encryption keys."`
 }
 
 // endSessions ends sessions without a running broker, and without its keys: it
@@ -37,9 +41,9 @@ type endSessions struct {
 // endedByOperator is why these sessions ended, and the outcome of their records.
 const endedByOperator = "OPERATOR"
 
-// endBatchTimeout bounds each statement on a batch of sessions: nobody waits for an
-// answer meanwhile.
-const endBatchTimeout = time.Minute
+// batchTimeout bounds each statement of a command: nobody waits for an answer
+// meanwhile.
+const batchTimeout = time.Minute
 
 // Run is the command.
 func (c *endSessions) Run(ctx context.Context, stdout, stderr io.Writer) error {
@@ -54,7 +58,7 @@ func (c *endSessions) Run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	database.MaxConns, database.StatementTimeout = 1, endBatchTimeout
+	database.MaxConns, database.StatementTimeout = 1, batchTimeout
 	pool, err := postgres.Open(ctx, database)
 	if err != nil {
 		return err

@@ -219,7 +219,8 @@ func TestAStartThatCannotWorkSaysWhyOnOneLine(t *testing.T) {
 
 func TestAWrongKeyIsRefusedBeforeAnythingStarts(t *testing.T) {
 	t.Parallel()
-	flags := &app.Flags{KeyEncryptionKey: []secret.Ref{{Name: "broker", Key: "kek"}}}
+	flags := new(app.Flags)
+	flags.KeyEncryptionKey = []secret.Ref{{Name: "broker", Key: "kek"}}
 	for name, value := range map[string]string{"too short": "c2hvcnQ=", "no base64": "!!!"} {
 		_, err := app.New(app.Config{Flags: flags, Secrets: &secret.Resolver{
 			LookupEnv: func(string) (string, bool) { return value, true },

@@ -164,7 +164,7 @@ func newFixture(t *testing.T, change ...func(*login.Config)) *fixture {
 	t.Helper()
 	key := make([]byte, seal.KeySize)
 	rand.Read(key)
-	keys, err := seal.NewKeys(secret.NewBytes(key))
+	keys, err := seal.NewFileKeys(secret.NewBytes(key))
 	must(t, err)
 	pool := pgtest.New(t, schema.Migrations())
 	f := &fixture{

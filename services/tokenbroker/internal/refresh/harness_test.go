@@ -134,7 +134,7 @@ func newFixture(t *testing.T, ttl time.Duration) *fixture {
 	t.Helper()
 	key := make([]byte, seal.KeySize)
 	rand.Read(key)
-	keys, err := seal.NewKeys(secret.NewBytes(key))
+	keys, err := seal.NewFileKeys(secret.NewBytes(key))
 	must(t, err)
 	f := &fixture{
 		t: t, url: pgtest.URL(t, schema.Migrations()), sealer: seal.NewSealer(keys),

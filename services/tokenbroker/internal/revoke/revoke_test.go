@@ -36,7 +36,7 @@ func (w *world) RealmInUse(_ context.Context, userID string, a store.Account) (b
 
 func newRevoker(t *testing.T, w *world) (r *revoke.Revoker, request func(subject string, tokens seal.Tokens) revoke.Request) {
 	t.Helper()
-	keys, err := seal.NewKeys(secret.NewBytes(make([]byte, seal.KeySize)))
+	keys, err := seal.NewFileKeys(secret.NewBytes(make([]byte, seal.KeySize)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestAGrantThatIsInUseIsLeftAlone(t *testing.T) {
 // login that came to nothing must not take the other account along.
 func TestASecondAccountSparesAFailedLoginOnly(t *testing.T) {
 	t.Parallel()
-	keys, err := seal.NewKeys(secret.NewBytes(make([]byte, seal.KeySize)))
+	keys, err := seal.NewFileKeys(secret.NewBytes(make([]byte, seal.KeySize)))
 	if err != nil {
 		t.Fatal(err)
 	}

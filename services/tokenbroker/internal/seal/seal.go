@@ -50,20 +50,11 @@ type Sealed struct {
 // IsZero reports whether there is no value.
 func (s Sealed) IsZero() bool { return s.KeyID == "" && s.WrappedKey == nil && s.Ciphertext == nil }
 
-// KeyWrapper wraps data keys with key-encryption keys that it does not give out.
-type KeyWrapper interface {
-	// Wrap wraps a data key with the newest key.
-	Wrap(ctx context.Context, dataKey, associated []byte) (keyID string, wrapped []byte, err error)
-	// Unwrap opens a wrapped data key. An id that it does not know is an error
-	// with ReasonKeyUnknown; anything that does not open, one with ReasonInvalid.
-	Unwrap(ctx context.Context, keyID string, wrapped, associated []byte) (dataKey []byte, err error)
-}
-
 // Sealer seals and opens values. It is safe for concurrent use.
-type Sealer struct{ keys KeyWrapper }
+type Sealer struct{ keys *Keys }
 
 // NewSealer returns a sealer whose data keys are wrapped by keys.
-func NewSealer(keys KeyWrapper) *Sealer { return &Sealer{keys: keys} }
+func NewSealer(keys *Keys) *Sealer { return &Sealer{keys: keys} }
 
 // Seal encrypts plaintext for a place.
 func (s *Sealer) Seal(ctx context.Context, plaintext []byte, at Place) (Sealed, error) {
@@ -77,7 +68,7 @@ func (s *Sealer) Seal(ctx context.Context, plaintext []byte, at Place) (Sealed, 
 	if err != nil {
 		return Sealed{}, fault.Wrap(fault.Internal, err, "")
 	}
-	keyID, wrapped, err := s.keys.Wrap(ctx, dataKey, at.keyAssociated())
+	keyID, wrapped, err := s.keys.wrap(ctx, dataKey, at.keyAssociated())
 	if err != nil {
 		return Sealed{}, err
 	}
@@ -94,7 +85,7 @@ func (s *Sealer) Open(ctx context.Context, sealed Sealed, at Place) ([]byte, err
 		sealed.Ciphertext[0] != formatVersion {
 		return nil, invalid(nil)
 	}
-	dataKey, err := s.keys.Unwrap(ctx, sealed.KeyID, sealed.WrappedKey, at.keyAssociated())
+	dataKey, err := s.keys.unwrap(ctx, sealed.KeyID, sealed.WrappedKey, at.keyAssociated())
 	if err != nil {
 		return nil, err
 	}
@@ -114,10 +105,25 @@ func (s *Sealer) Open(ctx context.Context, sealed Sealed, at Place) ([]byte, err
 // CheckKey reports whether the data key of a stored value can be unwrapped,
 // without opening the value.
 func (s *Sealer) CheckKey(ctx context.Context, sealed Sealed, at Place) error {
-	dataKey, err := s.keys.Unwrap(ctx, sealed.KeyID, sealed.WrappedKey, at.keyAssociated())
+	dataKey, err := s.keys.unwrap(ctx, sealed.KeyID, sealed.WrappedKey, at.keyAssociated())
 	clear(dataKey)
 	return err
 }
+
+// Rewrap wraps the data key of a stored value with the newest key. Only KeyID and
+// WrappedKey differ in the result; the value is not opened.
+func (s *Sealer) Rewrap(ctx context.Context, sealed Sealed, at Place) (Sealed, error) {
+	dataKey, err := s.keys.unwrap(ctx, sealed.KeyID, sealed.WrappedKey, at.keyAssociated())
+	if err != nil {
+		return Sealed{}, err
+	}
+	defer clear(dataKey)
+	sealed.KeyID, sealed.WrappedKey, err = s.keys.wrap(ctx, dataKey, at.keyAssociated())
+	return sealed, err
+}
+
+// Keys returns the keys that wrap.
+func (s *Sealer) Keys() *Keys { return s.keys }
 
 func invalid(cause error) error {
 	return fault.Wrap(fault.Internal, cause, "a sealed value does not open").WithReason(ReasonInvalid)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ func newKey() secret.Bytes {
 
 func sealer(t testing.TB, keys ...secret.Bytes) *seal.Sealer {
 	t.Helper()
-	wrapper, err := seal.NewKeys(keys...)
+	wrapper, err := seal.NewFileKeys(keys...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,5 +212,107 @@ func BenchmarkOpenTokens(b *testing.B) {
 		if _, err := s.OpenTokens(b.Context(), sealed, place); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// remote stands for a key management service: it is asked with a context, and may
+// be away.
+type remote struct {
+	seal.AEAD
+	away bool
+}
+
+func (r *remote) EncryptWithContext(ctx context.Context, plaintext, associated []byte) ([]byte, error) {
+	if r.away || ctx.Err() != nil {
+		return nil, errors.New("rpc error: no route")
+	}
+	return r.AEAD.EncryptWithContext(ctx, plaintext, associated)
+}
+
+func (r *remote) DecryptWithContext(ctx context.Context, ciphertext, associated []byte) ([]byte, error) {
+	if r.away || ctx.Err() != nil {
+		return nil, errors.New("rpc error: no route")
+	}
+	return r.AEAD.DecryptWithContext(ctx, ciphertext, associated)
+}
+
+func fileKey(t *testing.T) seal.Key {
+	t.Helper()
+	key, err := seal.FileKey(newKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func sealerOf(t *testing.T, keys ...seal.Key) *seal.Sealer {
+	t.Helper()
+	set, err := seal.NewKeys(keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seal.NewSealer(set)
+}
+
+func TestValuesMoveFromAKeyFileToAKeyServiceAndBackWithoutBeingOpened(t *testing.T) {
+	t.Parallel()
+	file, service := fileKey(t), &remote{AEAD: fileKey(t).AEAD}
+	kms := seal.Key{ID: "kms://key/1", AEAD: service}
+	sealed, err := sealerOf(t, file).Seal(t.Context(), []byte("a token"), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := place
+	later.Version = 0 // what a rotation knows of the place
+	for _, s := range []*seal.Sealer{sealerOf(t, kms, file), sealerOf(t, file, kms)} {
+		moved, err := s.Rewrap(t.Context(), sealed, later)
+		if err != nil || moved.KeyID != s.Keys().Newest() || !bytes.Equal(moved.Ciphertext, sealed.Ciphertext) {
+			t.Fatalf("rewrapped under %s: %v", moved.KeyID, err)
+		}
+		if got, err := s.Open(t.Context(), moved, place); err != nil || string(got) != "a token" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		elsewhere := later
+		elsewhere.Row = "con_2"
+		if _, err := s.Rewrap(t.Context(), moved, elsewhere); fault.ReasonOf(err) != seal.ReasonInvalid {
+			t.Errorf("a key was wrapped for another row: %v", err)
+		}
+		sealed = moved
+	}
+}
+
+// An outage of a key service must not pass for stored values that are broken.
+func TestAKeyServiceThatIsAwayIsNoBrokenValue(t *testing.T) {
+	t.Parallel()
+	service := &remote{AEAD: fileKey(t).AEAD}
+	s := sealerOf(t, seal.Key{ID: "kms", AEAD: service})
+	sealed, err := s.Seal(t.Context(), []byte("a token"), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	service.away = true
+	_, failed := s.Seal(t.Context(), []byte("a token"), place)
+	for what, err := range map[string]error{
+		"seal": failed, "open": errOf(s.Open(t.Context(), sealed, place)), "check": s.CheckKey(t.Context(), sealed, place),
+	} {
+		if fault.KindOf(err) != fault.Unavailable || fault.ReasonOf(err) != "" || strings.Contains(err.Error(), "no route") {
+			t.Errorf("%s: %v (%s)", what, err, fault.ReasonOf(err))
+		}
+	}
+}
+
+func TestKeysThatCannotBeToldApartAreRefused(t *testing.T) {
+	t.Parallel()
+	a := fileKey(t)
+	for name, keys := range map[string][]seal.Key{
+		"none": nil, "twice": {a, a}, "without an id": {{AEAD: a.AEAD}}, "too long": {{ID: strings.Repeat("x", 257), AEAD: a.AEAD}},
+		"too many": make([]seal.Key, 17),
+	} {
+		if _, err := seal.NewKeys(keys...); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := seal.NewFileKeys(secret.NewBytes([]byte("short"))); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("a short key: %v", err)
 	}
 }

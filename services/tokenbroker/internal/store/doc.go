@@ -12,7 +12,8 @@
 // later. NOTIFY only wakes readers.
 //
 // The files follow the aggregates: users, sessions, their ending, staging,
-// activation, connections, renewal (leases), events, audit, blobs, sweeping.
+// activation, connections, renewal (leases), events, audit, blobs, sweeping; rewrapping is about
+// the keys of all that is sealed.
 //
 // What it leaves out: sealing (package seal), what a state means to a caller
 // (packages login, refresh, connections), and connecting.

@@ -39,13 +39,9 @@ type KeyCount struct {
 }
 
 // CountKeys counts the values that each key-encryption key in use protects. It reads
-// two indexes: bound it with ctx.
+// indexes alone: bound it with ctx.
 func (s *Store) CountKeys(ctx context.Context) ([]KeyCount, error) {
-	rows, err := s.pool.Query(ctx, `
-		SELECT key_id, count(*) FROM (
-			SELECT key_id FROM tokenbroker.connections WHERE key_id IS NOT NULL
-			UNION ALL SELECT key_id FROM tokenbroker.staged_legs) used
-		GROUP BY key_id`)
+	rows, err := s.pool.Query(ctx, `SELECT key_id, count(*) FROM (`+sealedValues+`) used GROUP BY key_id`)
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}

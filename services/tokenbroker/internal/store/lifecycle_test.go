@@ -261,7 +261,8 @@ func TestEveryKeyInUseIsFound(t *testing.T) {
 	f.exec(`UPDATE tokenbroker.staged_legs SET key_id = 'key-3'`)
 	uses, err := f.KeysInUse(t.Context())
 	must(t, err)
-	if len(uses) != 3 || uses[0].Connection == nil || uses[1].Connection.ID != f.connection(s.ID, "hub").ID || uses[2].Staged == nil {
+	hub, staged := store.ConnectionPlace(f.connection(s.ID, "hub").ID, 0), uses[2].Sample.Place
+	if len(uses) != 3 || uses[0].KeyID != "key-1" || uses[1].Sample.Place != hub || staged.Table != "staged_legs" || staged.Row == "" {
 		t.Errorf("uses = %+v", uses)
 	}
 }
