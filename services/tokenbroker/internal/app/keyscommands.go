@@ -71,7 +71,7 @@ func (c *keysStatus) Run(ctx context.Context, stdout, _ io.Writer) error {
 		values[u.KeyID] += u.Count
 	}
 	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "KEY\tSECRET\tVALUES\t")
+	fmt.Fprintln(table, "KEY\tSECRET\tVALUES\tROLE")
 	for i, key := range keys {
 		fmt.Fprintf(table, "%s\t%s\t%d\t%s\n", key.ID, c.KeyEncryptionKey[i], values[key.ID], roleOf(i, values[key.ID]))
 	}
