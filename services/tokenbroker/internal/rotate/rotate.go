@@ -124,15 +124,13 @@ func (r *Rotation) hopeless(left []store.KeyUse) error {
 			return nil
 		}
 	}
-	for _, u := range left {
-		b := r.broken[u.KeyID]
-		if !r.cfg.Sealer.Keys().Has(u.KeyID) {
-			return MissingKey(u.KeyID, count[u.KeyID])
-		}
-		return fault.Newf(fault.Precondition, "%d values under the key-encryption key %s do not open; one is in table %s, row %s",
-			b.count, u.KeyID, b.first.Place.Table, b.first.Place.Row).WithReason(seal.ReasonInvalid, "key_id", u.KeyID)
+	u := left[0]
+	b := r.broken[u.KeyID]
+	if !r.cfg.Sealer.Keys().Has(u.KeyID) {
+		return MissingKey(u.KeyID, count[u.KeyID])
 	}
-	return nil
+	return fault.Newf(fault.Precondition, "%d values under the key-encryption key %s do not open; one is in table %s, row %s",
+		b.count, u.KeyID, b.first.Place.Table, b.first.Place.Row).WithReason(seal.ReasonInvalid, "key_id", u.KeyID)
 }
 
 // MissingKey is the error for a key that protects values and is not given.
