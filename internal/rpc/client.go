@@ -25,6 +25,14 @@ const DefaultClientTimeout = 10 * time.Second
 
 const dialTimeout = 5 * time.Second
 
+// The longest pause between two attempts to connect is well under what the attempts of
+// an idempotent call span together (0.7 s, see serviceConfigOf): a call finds a server
+// that is back, however long it was away.
+const (
+	minReconnect = 100 * time.Millisecond
+	maxReconnect = 250 * time.Millisecond
+)
+
 // ClientConfig makes a connection.
 type ClientConfig struct {
 	// Address is HOST:PORT, where all addresses that DNS has for HOST are used (a
@@ -40,7 +48,7 @@ type ClientConfig struct {
 	// Timeout is the deadline of unary calls whose context has none.
 	Timeout time.Duration
 	// Idempotent lists the methods ("/package.Service/Method") that may be sent
-	// again after UNAVAILABLE: three attempts within the call's deadline.
+	// again after UNAVAILABLE: four attempts within the call's deadline.
 	Idempotent []string
 	// MaxMessageBytes bounds messages, received and sent.
 	MaxMessageBytes int
@@ -48,7 +56,7 @@ type ClientConfig struct {
 
 // Dial makes a connection, which is established by the first call: a server that
 // is down or not yet there is no error here, and a call to it fails at once with
-// Unavailable. All errors of calls are *fault.Error.
+// Unavailable, an idempotent one within a second. All errors of calls are *fault.Error.
 func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	if cfg.TLS == nil || cfg.Telemetry == nil || cfg.ServerName == "" {
 		return nil, fault.New(fault.Internal, "rpc: a client needs ServerName, TLS and Telemetry")
@@ -80,7 +88,7 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxBytes), grpc.MaxCallSendMsgSize(maxBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
+			Backoff:           backoff.Config{BaseDelay: minReconnect, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnect},
 			MinConnectTimeout: dialTimeout,
 		}),
 		grpc.WithIdleTimeout(0), // a quiet service answers its first call as fast as its second
@@ -133,7 +141,7 @@ func serviceConfigOf(idempotent []string) (string, error) {
 		methodConfig = append(methodConfig, map[string]any{
 			"name": names,
 			"retryPolicy": map[string]any{
-				"maxAttempts": 3, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+				"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
 				"retryableStatusCodes": []string{"UNAVAILABLE"},
 			},
 		})

@@ -38,7 +38,7 @@ func TestOnlyIdempotentCallsAreSentAgain(t *testing.T) {
 		kind       fault.Kind
 		want       int32
 	}{
-		"declared":              {[]string{echoMethod}, fault.Unavailable, 3},
+		"declared":              {[]string{echoMethod}, fault.Unavailable, 4},
 		"not declared":          {nil, fault.Unavailable, 1},
 		"declared, other error": {[]string{echoMethod}, fault.Internal, 1},
 		"declared, wrong input": {[]string{echoMethod}, fault.Invalid, 1},
@@ -96,6 +96,43 @@ func TestAServerThatIsNotThereFailsAtOnceAndIsFoundLater(t *testing.T) {
 		_, err := call(t.Context(), conn, "hi")
 		return err == nil
 	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestACallFindsAServerThatComesBackAfterALongAbsence(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := rpctest.NewCA(t)
+	conn := ca.Dial(ln.Addr().String(), "tokenbroker", []string{echoMethod}, "gateway")
+	conn.Connect()
+	for range 8 { // as many attempts as bring the pauses between them to their longest
+		c, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server, err := rpc.NewServer(rpc.ServerConfig{
+		TLS: ca.TLS("tokenbroker"), Telemetry: telemetry.Discard(), Peers: map[string][]string{echoService: {"gateway"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parrot().register(server)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx, ln) }()
+	if _, err := call(t.Context(), conn, "hi"); err != nil {
+		t.Errorf("the first call after the server came back: %v", err)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
