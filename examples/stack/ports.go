@@ -2,14 +2,18 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Ports are the TCP ports of a stack, all on the loopback interface.
@@ -38,33 +42,61 @@ func DefaultPorts(offset int) Ports {
 	return p
 }
 
-// FreePorts picks ports that nobody listens on, for tests that run beside each
-// other. They are below the range from which systems take the ports of outgoing
-// connections and of listeners without a port, so that nothing takes one by chance
-// before the stack does.
+// Stacks of tests and benchmarks take their ports in blocks from below the range that systems use for
+// outgoing connections and for listeners without a port, so that nothing takes one
+// by chance before the stack does.
+const (
+	firstFree  = 20000
+	blockSize  = 32 // of Ports, and some to spare
+	freeBlocks = 375
+)
+
+// FreePorts returns ports that nobody listens on, for stacks that run beside each
+// other. They are this process's own until it ends, also while no server of the
+// stack is running: no other call returns them, in any process of this user.
 func FreePorts(ctx context.Context) (Ports, error) {
-	const first, count, attempts = 20000, 12000, 1000
-	var p Ports
-	var open []net.Listener
-	defer func() {
-		for _, l := range open { // only now, so that no port is picked twice
-			l.Close()
-		}
-	}()
-	tries := 0
-	p.each(func(_ string, port *int) {
-		for ; *port == 0 && tries < attempts; tries++ {
-			candidate := first + rand.IntN(count)
-			if l, err := listen(ctx, candidate); err == nil {
-				open = append(open, l)
-				*port = candidate
-			}
-		}
-	})
-	if tries == attempts {
-		return Ports{}, fmt.Errorf("no free ports between %d and %d", first, first+count)
+	locks := filepath.Join(os.TempDir(), "chatelaine-ports-"+strconv.Itoa(os.Getuid()))
+	if err := os.MkdirAll(locks, 0o700); err != nil {
+		return Ports{}, err
 	}
-	return p, nil
+	for _, block := range rand.Perm(freeBlocks) {
+		release, err := lockFile(filepath.Join(locks, strconv.Itoa(block)))
+		if err != nil {
+			return Ports{}, err
+		}
+		if release == nil {
+			continue
+		}
+		var p Ports
+		next := firstFree + block*blockSize
+		p.each(func(_ string, port *int) { *port, next = next, next+1 })
+		if p.checkFree(ctx) == nil {
+			return p, nil // keeping the lock
+		}
+		release()
+	}
+	return Ports{}, fmt.Errorf("no free ports between %d and %d", firstFree, firstFree+freeBlocks*blockSize)
+}
+
+// lockFile locks a file for as long as this process lives, or until release.
+// release is nil when somebody has the lock.
+func lockFile(path string) (release func(), err error) {
+	// Not an os.File, which is closed when it is garbage.
+	fd, err := syscall.Open(path, syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	release = func() { _ = syscall.Close(fd) }
+	switch err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB); {
+	case err == nil:
+		return release, nil
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		release()
+		return nil, nil
+	default:
+		release()
+		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
+	}
 }
 
 // each calls f for every port with the name of its listener.

@@ -26,3 +26,21 @@ func TestPortsThatCannotBeUsedAreNamed(t *testing.T) {
 		t.Errorf("a port that is taken: %v", err)
 	}
 }
+
+// A stack whose server is away for a moment finds its port taken otherwise.
+func TestPortsOfOneStackAreNeverGivenToAnother(t *testing.T) {
+	t.Parallel()
+	taken := map[int]bool{}
+	for range 50 {
+		p, err := FreePorts(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.each(func(name string, port *int) {
+			if taken[*port] {
+				t.Errorf("port %d, for %s, was given away before", *port, name)
+			}
+			taken[*port] = true
+		})
+	}
+}
