@@ -59,6 +59,10 @@ func TestAuthorizeRefusesBeforeAnythingHappens(t *testing.T) {
 	t.Parallel()
 	client := newClient(t)
 	r := client.Authorize()
+	begun := func() (n int) {
+		query(t, `SELECT count(*) FROM authserver.authorization_requests WHERE client_id = $1`, []any{client.ID}, &n)
+		return n
+	}
 	for name, test := range map[string]struct {
 		change []string
 		want   string // OAuth error; empty for a page, because a redirect would go to a stranger
@@ -72,7 +76,6 @@ func TestAuthorizeRefusesBeforeAnythingHappens(t *testing.T) {
 		"implicit grant":       {[]string{"response_type", "token"}, "unsupported_response_type"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			resp, body := get(t, changed(t, r, test.change...))
 			location := resp.Header.Get("Location")
 			if test.want == "" {
@@ -90,8 +93,12 @@ func TestAuthorizeRefusesBeforeAnythingHappens(t *testing.T) {
 			}
 		})
 	}
-	if n := pendingSessions(t, client.ID); n != 0 {
-		t.Errorf("%d sessions were begun", n)
+	if n, m := begun(), pendingSessions(t, client.ID); n != 0 || m != 0 {
+		t.Errorf("%d logins and %d sessions were begun", n, m)
+	}
+	get(t, r.URL)
+	if n := begun(); n != 1 {
+		t.Errorf("%d logins are under way after a good request: the count above would prove nothing", n)
 	}
 }
 
