@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -59,6 +60,9 @@ func TestOneTraceSpansClientGatewayBrokerUpstreamAndBackend(t *testing.T) {
 		}
 		return ""
 	})
+	if !slices.ContainsFunc(spans, func(s span) bool { return s.Service == "corp" && strings.Contains(s.Name, "/oauth/token") }) {
+		t.Errorf("corp was not asked to exchange a token in the client's trace: %v", spans)
+	}
 	ids := map[string]bool{}
 	for _, s := range spans {
 		ids[s.ID] = true
@@ -84,8 +88,12 @@ func TestEveryLegAndCredentialIsOnRecord(t *testing.T) {
 	}
 	type key struct{ action, provider, backend, strategy, outcome string }
 	var got []key
+	leg := "" // the trace of corp's
 	for _, r := range answer.GetRecords() {
 		got = append(got, key{r.GetAction(), r.GetProvider(), r.GetBackend(), r.GetStrategy(), r.GetOutcome()})
+		if r.GetAction() == "leg.redeemed" && r.GetProvider() == "corp" {
+			leg = r.GetTraceId()
+		}
 		if r.GetTraceId() == "" || r.GetClientId() != login.Client.ID || r.GetPeer() == "" || !r.GetTime().IsValid() {
 			t.Errorf("incomplete record: %v", r)
 		}
@@ -101,4 +109,18 @@ func TestEveryLegAndCredentialIsOnRecord(t *testing.T) {
 			t.Errorf("no record %+v; there are %+v", want, got)
 		}
 	}
+	if shared.stack.Attached() {
+		return // traces go elsewhere
+	}
+	// From the record to everything that happened: the person comes back to the authorization server, the broker redeems
+	// the code at the provider.
+	eventually(t, func() string {
+		spans := shared.collector.trace(leg)
+		for service, part := range map[string]string{"authserver": "/oauth/callback", "tokenbroker": "RedeemCode", "corp": "/oauth/token"} {
+			if !slices.ContainsFunc(spans, func(s span) bool { return s.Service == service && strings.Contains(s.Name, part) }) {
+				return fmt.Sprintf("no span %s of %s in the trace of corp's leg; there are %v", part, service, spans)
+			}
+		}
+		return ""
+	})
 }
