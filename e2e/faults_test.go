@@ -5,11 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -81,22 +78,28 @@ func pendingSessions(t *testing.T, clientID string) int {
 func TestRequiredProviderThatFailsEndsTheChainAndLeavesNothing(t *testing.T) {
 	needProcesses(t)
 	ports := shared.stack.Ports()
+	const silent = "nothing for 10s"
 	for name, settings := range map[string]any{
-		"an error":        map[string]any{"token": map[string]any{"mode": "error", "error": "invalid_grant"}},
-		"a 500":           map[string]any{"token": map[string]any{"mode": "status", "status": 500}},
-		"garbage":         map[string]any{"token": map[string]any{"mode": "garbage"}},
-		"nothing for 10s": map[string]any{"token": map[string]any{"mode": "hang"}},
-		"another nonce":   map[string]any{"wrongNonce": true},
-		"a refusal":       map[string]any{"authorize": "access_denied"},
-		"a server error":  map[string]any{"authorize": "server_error"},
+		"an error":       map[string]any{"token": map[string]any{"mode": "error", "error": "invalid_grant"}},
+		"a 500":          map[string]any{"token": map[string]any{"mode": "status", "status": 500}},
+		"garbage":        map[string]any{"token": map[string]any{"mode": "garbage"}},
+		silent:           map[string]any{"token": map[string]any{"mode": "hang"}},
+		"another nonce":  map[string]any{"wrongNonce": true},
+		"a refusal":      map[string]any{"authorize": "access_denied"},
+		"a server error": map[string]any{"authorize": "server_error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := newClient(t)
 			fault(t, ports.CorpFaults, settings)
+			begun := time.Now()
 			err := walk(t, newPerson(t), client)
+			took := time.Since(begun)
 			var refused *oauth2.RetrieveError
 			if !errors.As(err, &refused) {
 				t.Fatalf("the client got %v, want an OAuth error", err)
+			}
+			if name == silent && (took < 8*time.Second || took > 20*time.Second) {
+				t.Errorf("the person waited %s for a provider that says nothing, want 10 s", took)
 			}
 			t.Logf("the client is told: %s: %s", refused.ErrorCode, refused.ErrorDescription)
 			if refused.ErrorDescription == "" || !strings.Contains(refused.ErrorDescription, "corp") {
@@ -122,96 +125,21 @@ func TestRequiredProviderThatFailsEndsTheChainAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestLaterRequiredProviderThatFailsErasesWhatEarlierLegsBrought(t *testing.T) {
-	needProcesses(t)
-	ports := shared.stack.Ports()
-	require := func(optional string) {
-		t.Helper()
-		file := shared.stack.ResourcesFile()
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		changed := regexp.MustCompile(`(?m)^(\s+)optional: (true|false)$`).ReplaceAllString(string(text), "${1}optional: "+optional)
-		if !strings.Contains(changed, "optional: "+optional) {
-			t.Fatal("no provider of the resources is optional")
-		}
-		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		ctx := context.WithoutCancel(t.Context())
-		for _, service := range []string{"tokenbroker", "authserver", "gateway"} {
-			if err := shared.stack.Restart(ctx, service, false); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	require("false")
-	t.Cleanup(func() { require("true") })
-
-	for name, settings := range map[string]any{
-		"an error":  map[string]any{"token": map[string]any{"mode": "error", "error": "invalid_grant"}},
-		"a refusal": map[string]any{"authorize": "access_denied"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			client := newClient(t)
-			fault(t, ports.OctohubFaults, settings)
-			staged := func() (n int) {
-				query(t, `SELECT count(*) FROM tokenbroker.staged_legs l JOIN tokenbroker.sessions s ON s.id = l.session_id WHERE s.client_id = $1`, []any{client.ID}, &n)
-				return n
-			}
-			before := -1
-			err := walk(t, newPerson(t), client, func(o *browse.Options) {
-				o.Transport = notice{prefix: "http://" + local(ports.Octohub) + "/", before: func() { before = max(before, staged()) }}
-			})
-			var refused *oauth2.RetrieveError
-			if !errors.As(err, &refused) || !strings.Contains(refused.ErrorDescription, "octohub") {
-				t.Fatalf("the client got %v, want an OAuth error that names octohub", err)
-			}
-			if before != 1 {
-				t.Errorf("%d legs were staged before octohub failed, want that of corp", before)
-			}
-			eventually(t, func() string {
-				if n, m := pendingSessions(t, client.ID), staged(); n != 0 || m != 0 {
-					return fmt.Sprintf("%d sessions and %d staged legs of the failed chain are still there", n, m)
-				}
-				return ""
-			})
-			var records int
-			query(t, `SELECT count(*) FROM tokenbroker.audit WHERE client_id = $1 AND action = 'leg.failed' AND provider = 'octohub'`, []any{client.ID}, &records)
-			if records != 1 {
-				t.Errorf("%d audit records of the leg that failed, want 1", records)
-			}
-		})
-	}
-}
-
-// notice calls before in front of each request to a URL.
-type notice struct {
-	prefix string
-	before func()
-}
-
-// RoundTrip implements http.RoundTripper.
-func (n notice) RoundTrip(req *http.Request) (*http.Response, error) {
-	if strings.HasPrefix(req.URL.String(), n.prefix) {
-		n.before()
-	}
-	return http.DefaultTransport.RoundTrip(req)
-}
-
 func TestOptionalProviderThatFailsIsSkipped(t *testing.T) {
 	needProcesses(t)
 	ports := shared.stack.Ports()
-	for name, settings := range map[string]any{
-		"an error":  map[string]any{"token": map[string]any{"mode": "error", "error": "invalid_grant"}},
-		"garbage":   map[string]any{"token": map[string]any{"mode": "garbage"}},
-		"a refusal": map[string]any{"authorize": "access_denied"},
+	for name, c := range map[string]struct {
+		settings any
+		outcome  string // of the record
+	}{
+		"an error":  {map[string]any{"token": map[string]any{"mode": "error", "error": "invalid_grant"}}, "FAILED"},
+		"garbage":   {map[string]any{"token": map[string]any{"mode": "garbage"}}, "UNAVAILABLE"},
+		"a refusal": {map[string]any{"authorize": "access_denied"}, "DECLINED"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPerson(t)
 			client := newClient(t)
-			fault(t, ports.OctohubFaults, settings)
+			fault(t, ports.OctohubFaults, c.settings)
 			login, err := client.Login(t.Context(), p.browser(t))
 			if err != nil {
 				t.Fatal(err)
@@ -236,6 +164,12 @@ func TestOptionalProviderThatFailsIsSkipped(t *testing.T) {
 			}
 			if state != brokerv1.SessionLinkState_SESSION_LINK_STATE_SKIPPED {
 				t.Errorf("octohub is %s in this session", state)
+			}
+			var records, right int
+			query(t, `SELECT count(*), count(*) FILTER (WHERE outcome = $2) FROM tokenbroker.audit WHERE session_id = $1 AND action = 'leg.skipped' AND provider = 'octohub'`,
+				[]any{login.Claims.SessionID, c.outcome}, &records, &right)
+			if records != 1 || right != 1 {
+				t.Errorf("%d audit records of the leg that was skipped, %d with the outcome %s; want 1", records, right, c.outcome)
 			}
 		})
 	}
