@@ -31,6 +31,15 @@ func eventually(t *testing.T, what func() string) {
 	}
 }
 
+// names says which spans there are.
+func names(spans []span) string {
+	text := make([]string, len(spans))
+	for i, s := range spans {
+		text[i] = s.Service + " " + s.Name
+	}
+	return strings.Join(text, ", ")
+}
+
 func TestOneTraceSpansClientGatewayBrokerUpstreamAndBackend(t *testing.T) {
 	needProcesses(t)
 	t.Parallel()
@@ -61,7 +70,7 @@ func TestOneTraceSpansClientGatewayBrokerUpstreamAndBackend(t *testing.T) {
 		return ""
 	})
 	if !slices.ContainsFunc(spans, func(s span) bool { return s.Service == "corp" && strings.Contains(s.Name, "/oauth/token") }) {
-		t.Errorf("corp was not asked to exchange a token in the client's trace: %v", spans)
+		t.Errorf("corp was not asked to exchange a token in the client's trace: %s", names(spans))
 	}
 	ids := map[string]bool{}
 	for _, s := range spans {
@@ -118,7 +127,7 @@ func TestEveryLegAndCredentialIsOnRecord(t *testing.T) {
 		spans := shared.collector.trace(leg)
 		for service, part := range map[string]string{"authserver": "/oauth/callback", "tokenbroker": "RedeemCode", "corp": "/oauth/token"} {
 			if !slices.ContainsFunc(spans, func(s span) bool { return s.Service == service && strings.Contains(s.Name, part) }) {
-				return fmt.Sprintf("no span %s of %s in the trace of corp's leg; there are %v", part, service, spans)
+				return fmt.Sprintf("no span %s of %s in the trace of corp's leg; there are %s", part, service, names(spans))
 			}
 		}
 		return ""
