@@ -3,6 +3,7 @@ package stack
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 )
 
@@ -21,7 +22,7 @@ func (s *Stack) processes() ([]*child, error) {
 	}{{"corp", p.Corp}, {"octohub", p.Octohub}, {"repos", p.Repos}, {"payroll", p.Payroll}} {
 		probes += ";" + t.name + "=" + local(t.port) + "/healthz"
 	}
-	return append(services,
+	all := append(services,
 		s.example("corp", p.Corp, p.CorpFaults, append(s.people(),
 			"--issuer", local(p.Corp),
 			"--redirect-uri", s.Issuer()+"/oauth/callback/corp",
@@ -35,7 +36,12 @@ func (s *Stack) processes() ([]*child, error) {
 		s.example("payroll", p.Payroll, p.PayrollFaults, append(s.people(),
 			"--issuer", local(p.Corp), "--public-url", local(p.Payroll))...),
 		s.example("status", p.Status, p.StatusFaults, "--probe", probes[1:]),
-	), nil
+	)
+	all = slices.DeleteFunc(all, func(c *child) bool { return slices.Contains(s.cfg.Omit, c.name) })
+	for _, c := range all {
+		c.args = append(c.args, s.cfg.Args[c.name]...)
+	}
+	return all, nil
 }
 
 func (s *Stack) services() ([]*child, error) {

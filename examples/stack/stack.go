@@ -42,6 +42,11 @@ type Config struct {
 	OTLPEndpoint string
 	// Env is added to the environment of the process of that name.
 	Env map[string][]string
+	// Args are added to the command line of the process of that name.
+	Args map[string][]string
+	// Omit names processes that are not started: those that the changed resources
+	// have no use for, such as the authorization server beside an issuer of somebody else's.
+	Omit []string
 	// Throwaway makes Postgres faster and forgetful of crashes, for tests.
 	Throwaway bool
 	// Progress, when set, is told what happens, a line at a time.
