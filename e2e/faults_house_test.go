@@ -26,8 +26,8 @@ import (
 // services are the three that are under test.
 var services = []string{"authserver", "tokenbroker", "gateway"}
 
-// house is a stack of its own, for faults that would disturb other tests. Its
-// Postgres writes to disk, since it is killed too.
+// house is a stack of its own, for faults that would disturb other tests and for
+// other resources. Its Postgres writes to disk, since it is killed too.
 type house struct {
 	stack *stack.Stack
 	data  string             // folder of Postgres
@@ -35,7 +35,8 @@ type house struct {
 	next  int                // person
 }
 
-func newHouse(t *testing.T) *house {
+// newHouse starts one; changes are made to what it is started with.
+func newHouse(t *testing.T, changes ...func(*stack.Config)) *house {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "chatelaine-faults-") // t.TempDir's path is long, sockets want it short
 	if err != nil {
@@ -61,8 +62,12 @@ func newHouse(t *testing.T) *house {
 		}
 		_ = os.RemoveAll(dir)
 	})
+	cfg := stack.Config{Dir: run, BinDir: shared.binDir, Ports: ports, PeopleFile: people}
+	for _, change := range changes {
+		change(&cfg)
+	}
 	// t's own context ends before its cleanups run.
-	h.stack, err = stack.Start(context.WithoutCancel(t.Context()), stack.Config{Dir: run, BinDir: shared.binDir, Ports: ports, PeopleFile: people})
+	h.stack, err = stack.Start(context.WithoutCancel(t.Context()), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
