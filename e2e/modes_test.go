@@ -157,8 +157,8 @@ spec: {type: inline, inline: {issuer: "` + issuer.URL + `"}}
 			"of nobody there": issuer.token(t, issuer.key, "desk-8", now, gate, sts),
 		} {
 			session := connect(t, holder(h, token), journey.ConnectOptions{})
-			if got, err := journey.Call(t.Context(), session, "payroll_whoami", nil); err == nil || !strings.Contains(err.Error(), "payroll") {
-				t.Errorf("%s: payroll says %q, %v, want an error that names it", name, got, err)
+			if got, err := journey.Call(t.Context(), session, "payroll_whoami", nil); err == nil || !strings.Contains(err.Error(), "the token service refuses to exchange a token for backend payroll") {
+				t.Errorf("%s: payroll says %q, %v, want that the token service refuses", name, got, err)
 			}
 			call(t, session, "vault_open", nil) // the others do not suffer
 		}

@@ -260,8 +260,8 @@ func TestEachBackendGetsWhatItsStrategySaysAndNothingElse(t *testing.T) {
 	q := h.person()
 	other := h.logIn(t, q)
 	session := connect(t, other, journey.ConnectOptions{})
-	if got, err := journey.Call(t.Context(), session, "payroll-own_whoami", nil); err == nil || !strings.Contains(err.Error(), "payroll-own") {
-		t.Errorf("payroll-own says %q, %v to somebody without a link, want an error that names it", got, err)
+	if got, err := journey.Call(t.Context(), session, "payroll-own_whoami", nil); err == nil || !strings.Contains(err.Error(), "the token service refuses to exchange a token for backend payroll-own") {
+		t.Errorf("payroll-own says %q, %v to somebody without a link, want that the token service refuses", got, err)
 	}
 	checkCalls(t, session, q)
 	call(t, session, "vault_open", nil)

@@ -408,6 +408,18 @@ func TestEveryReasonIsExplained(t *testing.T) {
 			t.Errorf("data %s, want %s", e.Data(), want)
 		}
 	}
+	for reason, kind := range map[string]fault.Kind{
+		ReasonRejected: fault.Precondition, ReasonForbidden: fault.Denied, credentials.ReasonUpstreamUnavailable: fault.Unavailable,
+	} {
+		e := Explain(fault.New(kind, "the token service says no").WithReason(reason, "backend", "repos"))
+		if e.UserCanFix || e.Status < http.StatusInternalServerError || !strings.Contains(e.Text, "repos") || !strings.Contains(e.Text, "administrator") ||
+			strings.Contains(e.Text, "provider") || strings.Contains(e.Text, "Log in") {
+			t.Errorf("%s without a provider sends the person to one: %+v", reason, e)
+		}
+		if said := strings.Contains(e.Text, "the token service says no"); said != (reason == credentials.ReasonUpstreamUnavailable) {
+			t.Errorf("%s without a provider: %q", reason, e.Text)
+		}
+	}
 	if e := Explain(errors.New("a secret detail")); strings.Contains(e.Text, "secret") || e.Status != http.StatusBadGateway {
 		t.Errorf("unknown error: %+v", e)
 	}

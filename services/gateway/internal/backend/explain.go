@@ -34,6 +34,9 @@ func Explain(err error) Explanation {
 		Code: jsonrpc.CodeUnavailable, Status: f.Kind.HTTPStatus(), Reason: f.Reason,
 		Backend: f.Metadata["backend"], Provider: f.Metadata["provider"],
 	}
+	if e.Provider == "" && e.ofDeployment(f) {
+		return e
+	}
 	provider := e.Provider
 	if provider == "" {
 		provider = "its provider"
@@ -79,6 +82,26 @@ func Explain(err error) Explanation {
 		e.other(f)
 	}
 	return e
+}
+
+// ofDeployment explains what concerns a credential that rests on no provider: a
+// secret of the deployment, or a token that was exchanged for one of the caller's. There
+// is nothing that the person could connect.
+func (e *Explanation) ofDeployment(f *fault.Error) bool {
+	switch f.Reason {
+	case ReasonRejected:
+		e.Text = backendName(e.Backend) + " does not accept what the gateway sends as its credential. Tell your administrator."
+		e.Status = http.StatusBadGateway
+	case ReasonForbidden:
+		e.Text = backendName(e.Backend) + " refused the request: what the gateway sends as its credential lacks a permission. Tell your administrator."
+		e.Status = http.StatusBadGateway
+	case credentials.ReasonUpstreamUnavailable:
+		e.Text = fmt.Sprintf("%s cannot be given a credential: %s. Try again later; if it lasts, tell your administrator.", backendName(e.Backend), f.Error())
+		e.Status = http.StatusServiceUnavailable
+	default:
+		return false
+	}
+	return true
 }
 
 func (e *Explanation) needsUser() {
