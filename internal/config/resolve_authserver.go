@@ -96,6 +96,10 @@ func (b *builder) redirectRules(a *AuthServerConfig, i int) {
 		b.report.errorf(b.server.doc, path, "%s", problem)
 		return
 	}
+	if _, rest, _ := strings.Cut(uri, "://"); strings.Contains(rest, "//") {
+		b.report.errorf(b.server.doc, path, "must not have an empty part (//) in its path")
+		return
+	}
 	base := authorizationBase(a) + "/oauth/callback"
 	if uri != base && !strings.HasPrefix(uri, base+"/") {
 		b.report.errorf(b.server.doc, path, "must be %s, or below it: the browser has to come back to the authorization server that it left", printable(base))

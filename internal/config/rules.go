@@ -113,6 +113,9 @@ func urlProblem(raw string, rules urlRules) string {
 	if rules.base && strings.HasSuffix(raw, "/") {
 		return "must not end with a slash"
 	}
+	if rules.base && strings.Contains(u.Path, "//") { // a server cleans it away before it looks for what is there
+		return "must not have an empty part (//) in its path"
+	}
 	if dotSegment(u.Path) {
 		return "must not have . or .. in its path"
 	}

@@ -87,9 +87,18 @@ kind: MCPGroup
 metadata: {name: demo}
 `
 
-func deployment(t testing.TB, issuer string) *config.Deployment {
+// deployment is that of the resources, edited.
+func deployment(t testing.TB, issuer string, edit ...func(string) string) *config.Deployment {
 	t.Helper()
-	set, report := config.Parse(config.Source{Name: "test.yaml", Data: []byte(strings.ReplaceAll(resources, "ISSUER", issuer))})
+	text := strings.ReplaceAll(resources, "ISSUER", issuer)
+	for _, e := range edit {
+		edited := e(text)
+		if edited == text {
+			t.Fatal("the edit changes nothing")
+		}
+		text = edited
+	}
+	set, report := config.Parse(config.Source{Name: "test.yaml", Data: []byte(text)})
 	if err := report.Err(); err != nil {
 		var b bytes.Buffer
 		_, _ = report.WriteTo(&b)
@@ -107,7 +116,9 @@ type system struct {
 	logs   *lockedBuffer
 	// base is the issuer's path.
 	base string
-	web  *httptest.Server
+	// doors are the origins at which the server believes to be.
+	doors []string
+	web   *httptest.Server
 }
 
 // signingKeyPEM makes a key as the configuration has it.
@@ -126,7 +137,9 @@ func signingKeyPEM(t testing.TB) string {
 
 type options struct {
 	issuer string
-	flags  func(*app.Flags)
+	// resources edits them; the broker has their providers then.
+	resources func(string) string
+	flags     func(*app.Flags)
 	// schema is what the database has; nil means that of this version.
 	schema *postgres.Migrations
 }
@@ -143,7 +156,12 @@ func newSystemWith(t *testing.T, o options) *system {
 		schema = *o.schema
 	}
 	s := &system{t: t, pool: pgtest.New(t, schema), logs: &lockedBuffer{}}
+	d := deployment(t, o.issuer)
 	s.broker = brokertest.New(brokertest.Corp(o.issuer), brokertest.Octohub(o.issuer))
+	if o.resources != nil {
+		d = deployment(t, o.issuer, o.resources)
+		s.broker = brokertest.Of(d)
+	}
 	signing := signingKeyPEM(t)
 	env := map[string]string{
 		"AUTHSERVER_SIGNING": signing,
@@ -161,7 +179,7 @@ func newSystemWith(t *testing.T, o options) *system {
 		o.flags(flags)
 	}
 	s.server, err = app.New(app.Config{
-		Flags: flags, Deployment: deployment(t, o.issuer), Database: s.pool, Broker: s.broker.Serve(t), Telemetry: tel,
+		Flags: flags, Deployment: d, Database: s.pool, Broker: s.broker.Serve(t), Telemetry: tel,
 		Secrets: &secret.Resolver{LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }},
 	})
 	s.must(err)
@@ -238,8 +256,10 @@ type page struct {
 }
 
 func (s *system) local(target string) string {
-	if rest, ok := strings.CutPrefix(target, "http://localhost:8080"); ok {
-		target = rest
+	for _, door := range append(s.doors, "http://localhost:8080") {
+		if rest, ok := strings.CutPrefix(target, door); ok {
+			target = rest
+		}
 	}
 	if strings.HasPrefix(target, "/") {
 		return s.web.URL + target
@@ -358,15 +378,29 @@ func (c *client) approve(b *browser, edit ...func(q url.Values)) string {
 // login walks through the whole chain as alice and returns the code.
 func (c *client) login(b *browser, edit ...func(q url.Values)) string {
 	c.s.t.Helper()
-	leg := c.approve(b, edit...)
-	for range 2 {
-		p := b.get(c.s.broker.SignIn(c.s.t, leg, "alice"))
+	_, last := c.s.walk(b, c.approve(b, edit...))
+	return c.s.clientAnswer(last).Get("code")
+}
+
+// walk signs in as alice at each provider that the browser is sent to, from the first
+// leg on. It returns those providers' hosts, and where the last leg has led to.
+func (s *system) walk(b *browser, leg string) (hosts []string, last string) {
+	s.t.Helper()
+	for range 10 {
+		u, err := url.Parse(leg)
+		s.must(err)
+		if !strings.HasSuffix(u.Host, ".example") {
+			return hosts, leg
+		}
+		hosts = append(hosts, u.Host)
+		p := b.get(s.broker.SignIn(s.t, leg, "alice"))
 		if p.status != http.StatusSeeOther {
-			c.s.t.Fatalf("leg: %d\n%s", p.status, p.body)
+			s.t.Fatalf("leg: %d\n%s", p.status, p.body)
 		}
 		leg = p.location
 	}
-	return c.s.clientAnswer(leg).Get("code")
+	s.t.Fatalf("the walk does not end: %v", hosts)
+	return nil, ""
 }
 
 // clientAnswer checks that a redirect goes to the client with iss and state.

@@ -65,26 +65,6 @@ func New(providers ...*brokerv1.Provider) *Broker {
 	}
 }
 
-// Corp is a primary OpenID provider, Octohub an optional OAuth 2.0 one, both of
-// an authorization server at issuer.
-func Corp(issuer string) *brokerv1.Provider {
-	return &brokerv1.Provider{
-		Name: "corp", Type: brokerv1.ProviderType_PROVIDER_TYPE_OIDC, Primary: true, Issuer: "https://corp.example",
-		AuthorizationEndpoint: "https://corp.example/authorize?tenant=1", ClientId: "chatelaine",
-		Scopes: []string{"openid", "profile", "email", "offline_access"}, RedirectUri: issuer + "/oauth/callback/corp",
-		AuthorizationParameters: map[string]string{"access_type": "offline", "state": "never-taken"},
-	}
-}
-
-// Octohub is the second provider of the demo.
-func Octohub(issuer string) *brokerv1.Provider {
-	return &brokerv1.Provider{
-		Name: "octohub", Type: brokerv1.ProviderType_PROVIDER_TYPE_OAUTH2, Optional: true,
-		AuthorizationEndpoint: "https://octohub.example/login/oauth/authorize", ClientId: "chatelaine",
-		Scopes: []string{"repo", "read:user"}, RedirectUri: issuer + "/oauth/callback/octohub",
-	}
-}
-
 // Serve runs the broker and returns a client of it, as the authorization server.
 func (b *Broker) Serve(t testing.TB) brokerv1.LoginServiceClient {
 	t.Helper()

@@ -70,9 +70,9 @@ func (f *Front) Mount(mux *http.ServeMux) {
 	get(f.base+"/oauth/confirm", f.showConfirm)
 	mux.HandleFunc("POST "+f.base+"/oauth/consent", f.consent)
 	mux.HandleFunc("POST "+f.base+"/oauth/confirm", f.confirm)
-	for path, providers := range f.cfg.Callbacks {
-		get(path, func(w http.ResponseWriter, r *http.Request) { f.callback(w, r, providers) })
-	}
+	// Found as they are written: to the mux, some of what a path may have is a pattern.
+	get(f.base+"/oauth/callback", f.callback)
+	get(f.base+"/oauth/callback/", f.callback)
 }
 
 func notAllowed(w http.ResponseWriter, _ *http.Request) {
@@ -191,7 +191,12 @@ func (f *Front) confirm(w http.ResponseWriter, r *http.Request) {
 	f.show(w, r, step, err)
 }
 
-func (f *Front) callback(w http.ResponseWriter, r *http.Request, providers []string) {
+func (f *Front) callback(w http.ResponseWriter, r *http.Request) {
+	providers, known := f.cfg.Callbacks[r.URL.EscapedPath()]
+	if !known {
+		http.NotFound(w, r)
+		return
+	}
 	browser, ok := f.cookie.read(r)
 	if !ok {
 		f.fail(w, r, noCookie())
