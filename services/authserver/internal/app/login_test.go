@@ -237,6 +237,18 @@ func TestScopesAreLeftOutAndNeverRefused(t *testing.T) {
 	}
 }
 
+func TestThePersonIsToldInWordsThatTheApplicationStaysConnected(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	for scope, want := range map[string]bool{"tools offline_access": true, "": true, "tools": false} {
+		p := s.browser().get(s.client().query(func(q url.Values) { q.Set("scope", scope) }))
+		wantStatus(t, p, http.StatusOK, "<code>tools</code>")
+		if said := strings.Contains(p.body, "until you end it"); said != want || strings.Contains(p.body, "<code>offline_access") {
+			t.Errorf("%q: said %v, want %v\n%s", scope, said, want, p.body)
+		}
+	}
+}
+
 func TestOtherRequestsThatRealClientsSendWork(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)

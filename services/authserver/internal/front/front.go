@@ -286,7 +286,7 @@ func (f *Front) consentPage(w http.ResponseWriter, r *http.Request, step chain.S
 	page := pages.Consent{
 		Action: f.base + "/oauth/consent", Request: req.ID, Token: f.token(questionConsent, req),
 		ClientName: step.Client.Name, SelfRegistered: true, ReturnsTo: place, Loopback: loopback, Resources: req.Params.Resources,
-		Scopes: req.Params.Scopes, Targets: targets(req), Reference: web.Reference(r.Context()),
+		Permissions: pages.Own(req.Params.Scopes), Targets: targets(req), Reference: web.Reference(r.Context()),
 	}
 	for _, p := range req.Progress.Providers {
 		page.Providers = append(page.Providers, pages.Provider{

@@ -29,9 +29,9 @@ type Consent struct {
 	// Loopback: it returns to a program on this computer.
 	Loopback  bool
 	Resources []string
-	// Scopes are those of the client's own tokens.
-	Scopes    []string
-	Providers []Provider
+	// Permissions are the scopes of the client's own tokens; see Own.
+	Permissions []Permission
+	Providers   []Provider
 	// Targets are the schemes that the form may lead to; see FormTargets.
 	Targets   []string
 	Reference string

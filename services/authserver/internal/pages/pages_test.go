@@ -24,7 +24,8 @@ func consent() pages.Consent {
 	return pages.Consent{
 		Action: "/oauth/consent", Request: "REQUEST", Token: "TOKEN", ClientName: "Example Client", SelfRegistered: true, ReturnsTo: "127.0.0.1:33418", Loopback: true,
 		Resources: []string{"http://localhost:8000/mcp"},
-		Scopes:    []string{"tools", "offline_access"},
+		// A scope of our own is not what a provider calls by the same name.
+		Permissions: pages.Own([]string{"tools", "repo", "offline_access"}),
 		Providers: []pages.Provider{
 			{Name: "corp", Primary: true, Permissions: pages.Permissions([]string{"openid", "profile", "email", "offline_access"})},
 			{Name: "octohub", Optional: true, Permissions: pages.Permissions([]string{"repo", "read:user", "custom:scope"})},

@@ -10,6 +10,20 @@ func Permissions(scopes []string) []Permission {
 	return list
 }
 
+// Own puts scopes of our own tokens into words: those that mean something to us. The
+// rest is the deployment's, whatever a provider means by a scope of the same name.
+func Own(scopes []string) []Permission {
+	list := make([]Permission, 0, len(scopes))
+	for _, scope := range scopes {
+		p := Permission{Scope: scope}
+		if scope == "offline_access" { // OpenID Connect Core, section 11
+			p.Words = "Stay connected while you are away, until you end it or have to sign in again"
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
 func words(scope string) string {
 	switch scope {
 	case "openid": // OpenID Connect Core, section 5.4, as far as offline_access
