@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -32,11 +34,13 @@ type house struct {
 	next  atomic.Pointer[http.Handler]
 }
 
+func hmacSecret() string { return base64.StdEncoding.EncodeToString([]byte(rand.Text() + rand.Text())) }
+
 func newHouse(t *testing.T, pool *pgxpool.Pool) *house {
 	t.Helper()
 	h := &house{
 		system: &system{t: t, pool: pool, logs: &lockedBuffer{}, broker: brokertest.New(brokertest.Corp(issuer), brokertest.Octohub(issuer))},
-		hmac:   base64.StdEncoding.EncodeToString([]byte(rand.Text() + rand.Text())),
+		hmac:   hmacSecret(),
 	}
 	h.login = h.broker.Serve(t)
 	h.web = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*h.next.Load()).ServeHTTP(w, r) }))
@@ -44,10 +48,20 @@ func newHouse(t *testing.T, pool *pgxpool.Pool) *house {
 	return h
 }
 
-// replica adds one with a signing key of its own, over this pool.
-func (h *house) replica(pool *pgxpool.Pool) *app.Server {
+// replica adds one with a signing key of its own, over this pool, with the HMAC
+// secret of the house or with these, newest first.
+func (h *house) replica(pool *pgxpool.Pool, secrets ...string) *app.Server {
 	h.t.Helper()
 	env := map[string]string{"AUTHSERVER_SIGNING": signingKeyPEM(h.t), "AUTHSERVER_HMAC": h.hmac}
+	resources := deployment(h.t, issuer)
+	if len(secrets) > 0 {
+		var refs []string
+		for i, s := range secrets {
+			env["AUTHSERVER_HMAC"+strconv.Itoa(i)] = s
+			refs = append(refs, "{name: authserver, key: hmac"+strconv.Itoa(i)+"}")
+		}
+		resources = deployment(h.t, issuer, replacing("{name: authserver, key: hmac}", strings.Join(refs, ", ")))
+	}
 	tel := telemetry.Discard()
 	var err error
 	tel.Logger, err = telemetry.NewLogger(h.logs, "json", nil)
@@ -58,7 +72,7 @@ func (h *house) replica(pool *pgxpool.Pool) *app.Server {
 	}
 	flags.DrainTimeout = time.Second
 	server, err := app.New(app.Config{
-		Flags: flags, Deployment: deployment(h.t, issuer), Database: pool, Broker: h.login, Telemetry: tel,
+		Flags: flags, Deployment: resources, Database: pool, Broker: h.login, Telemetry: tel,
 		Secrets: &secret.Resolver{LookupEnv: func(name string) (string, bool) { v, ok := env[name]; return v, ok }},
 	})
 	h.must(err)
@@ -128,5 +142,109 @@ func TestEachRequestOfALoginMayReachAnotherReplica(t *testing.T) {
 	h.use(one)
 	if got := c.refresh(second.RefreshToken); got.Error != "invalid_grant" {
 		t.Errorf("a session that the other replica ended: %+v", got)
+	}
+}
+
+// made is what a login leaves at each of its steps, of logins of their own.
+type made struct {
+	h                    *house
+	asks, walks, returns *client // with a consent page, a leg under way, a code
+	browser              *browser
+	consent              page
+	callback, code       string
+	connected            *client
+	refresh              string
+}
+
+// make begins logins at the replica that is in use.
+func (h *house) make() *made {
+	h.t.Helper()
+	m := &made{h: h, asks: h.client(), walks: h.client(), returns: h.client(), browser: h.browser(), connected: h.client()}
+	m.consent = m.browser.get(m.asks.query())
+	m.callback = h.broker.SignIn(h.t, m.walks.approve(m.browser), "alice")
+	m.code = m.returns.login(m.browser)
+	m.refresh = m.connected.redeem(m.connected.login(m.browser)).RefreshToken
+	return m
+}
+
+// works checks that all of it is good at the replica that is in use.
+func (m *made) works() {
+	h := m.h
+	h.t.Helper()
+	finish := func(c *client, leg page) {
+		h.t.Helper()
+		wantStatus(h.t, leg, http.StatusSeeOther)
+		_, last := h.walk(m.browser, leg.location)
+		if got := c.redeem(h.clientAnswer(last).Get("code")); got.status != http.StatusOK {
+			h.t.Errorf("the login's end: %+v", got)
+		}
+	}
+	finish(m.asks, m.browser.answer(m.consent, "approve"))
+	finish(m.walks, m.browser.get(m.callback))
+	if got := m.returns.redeem(m.code); got.status != http.StatusOK {
+		h.t.Errorf("the code: %+v", got)
+	}
+	got := m.connected.refresh(m.refresh)
+	if again := m.connected.refresh(m.refresh); got.status != http.StatusOK || again.RefreshToken != got.RefreshToken {
+		h.t.Errorf("the refresh token: %+v, again %+v", got, again)
+	}
+}
+
+// refused checks that none of it is good at the replica that is in use.
+func (m *made) refused() {
+	h := m.h
+	h.t.Helper()
+	wantStatus(h.t, m.browser.answer(m.consent, "approve"), http.StatusForbidden, "This form is not valid")
+	before := h.broker.Calls("RedeemCode")
+	wantStatus(h.t, m.browser.get(m.callback), http.StatusInternalServerError, "Something went wrong")
+	if h.broker.Calls("RedeemCode") != before {
+		h.t.Error("a leg that cannot be opened went to the broker")
+	}
+	if got := m.returns.redeem(m.code); got.Error != "invalid_grant" {
+		h.t.Errorf("the code: %+v", got)
+	}
+	if got := m.connected.refresh(m.refresh); got.Error != "invalid_grant" {
+		h.t.Errorf("the refresh token: %+v", got)
+	}
+}
+
+func TestNobodyLosesALoginWhileTheHMACSecretIsChanged(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, pgtest.New(t, store.Migrations()))
+	old, next := hmacSecret(), hmacSecret()
+	for _, step := range []struct{ from, to []string }{ // both ways: replicas are replaced one after another
+		{[]string{old}, []string{old, next}},
+		{[]string{old, next}, []string{next, old}},
+		{[]string{next, old}, []string{next}},
+	} {
+		before, after := h.replica(h.pool, step.from...), h.replica(h.pool, step.to...)
+		h.use(before)
+		m := h.make()
+		h.use(after)
+		m.works()
+		m = h.make()
+		h.use(before)
+		m.works()
+	}
+
+	// What was made with a secret is worth nothing to who has another one only.
+	both, oldOnly := h.replica(h.pool, next, old), h.replica(h.pool, old)
+	h.use(oldOnly)
+	m := h.make()
+	h.use(both)
+	m.works()
+	m = h.make()
+	h.use(oldOnly)
+	m.refused()
+	h.use(both)
+	if got := m.returns.redeem(m.code); got.status != http.StatusOK {
+		t.Errorf("the refusal has spent the code: %+v", got)
+	}
+	if got := m.connected.refresh(m.refresh); got.status != http.StatusOK {
+		t.Errorf("the refusal has spent the refresh token: %+v", got)
+	}
+	h.settle()
+	if ended := h.broker.Sessions("ended"); len(ended) != 0 {
+		t.Errorf("%d sessions were ended", len(ended))
 	}
 }

@@ -50,6 +50,7 @@ type session struct {
 	links            map[string]brokerv1.SessionLinkState
 	skips            map[string]brokerv1.SkipReason
 	failures         []*brokerv1.FailedLeg // as the broker records them
+	ends             time.Time             // set by the first activation, for good
 }
 
 type upstreamCode struct {
@@ -205,11 +206,21 @@ func (b *Broker) Lock(id string, locked bool) {
 	b.sessions[id].locked = locked
 }
 
-// EndsIn makes sessions end that long after they are activated or touched.
+// EndsIn makes sessions end that long after they are activated, however often they are
+// touched.
 func (b *Broker) EndsIn(life time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.life = life
+}
+
+// Age makes that much of every session's time go by.
+func (b *Broker) Age(by time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.sessions {
+		s.ends = s.ends.Add(-by)
+	}
 }
 
 // NameAs makes ActivateSession name another user than the chain had.
@@ -375,9 +386,11 @@ func (b *Broker) ActivateSession(_ context.Context, in *brokerv1.ActivateSession
 			return nil, fault.New(fault.Precondition, "a required provider is missing")
 		}
 	}
-	s.state = "active"
+	if s.state == "pending" {
+		s.state, s.ends = "active", time.Now().Add(b.life)
+	}
 	return &brokerv1.ActivateSessionResponse{
-		UserId: cmp.Or(b.nameAs, s.userID), ExpiresAt: timestamppb.New(time.Now().Add(b.life)), Links: b.links(s),
+		UserId: cmp.Or(b.nameAs, s.userID), ExpiresAt: timestamppb.New(s.ends), Links: b.links(s),
 	}, nil
 }
 
@@ -391,13 +404,13 @@ func (b *Broker) TouchSession(_ context.Context, in *brokerv1.TouchSessionReques
 	if s == nil {
 		return nil, fault.New(fault.NotFound, "no such session").WithReason("SESSION_NOT_FOUND")
 	}
-	if s.state != "active" || s.clientID != in.GetClientId() {
+	if s.state != "active" || s.clientID != in.GetClientId() || !time.Now().Before(s.ends) {
 		return nil, fault.New(fault.Precondition, "the session has ended").WithReason("SESSION_ENDED")
 	}
 	if s.locked {
 		return nil, fault.New(fault.Precondition, "the session is locked").WithReason("SESSION_LOCKED")
 	}
-	return &brokerv1.TouchSessionResponse{ExpiresAt: timestamppb.New(time.Now().Add(b.life))}, nil
+	return &brokerv1.TouchSessionResponse{ExpiresAt: timestamppb.New(s.ends)}, nil
 }
 
 // EndSession implements LoginServiceServer.
