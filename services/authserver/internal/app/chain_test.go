@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	brokerv1 "chatelaine.dev/proto/broker/v1"
 )
 
 // replacing edits resources: pairs of old and new text.
@@ -77,6 +79,16 @@ func TestALoginWalksThroughAsManyProvidersAsThereAreWithThePrimaryFirst(t *testi
 			}
 		})
 	}
+}
+
+func TestNobodyBeginsALoginThatCannotSayWhoTheyAre(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.broker.Change("corp", func(p *brokerv1.Provider) { p.Primary = false })
+	if q := s.clientAnswer(s.browser().get(s.client().query()).location); q.Get("error") != "temporarily_unavailable" {
+		t.Errorf("no provider is the primary one: %v", q)
+	}
+	s.nothingLeft()
 }
 
 func TestAProviderThatKnowsUsByAnotherRedirectURIIsUsedWithThatOne(t *testing.T) {

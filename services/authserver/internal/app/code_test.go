@@ -128,8 +128,11 @@ func TestSomebodyElsesReplayEndsNothing(t *testing.T) {
 	c, stranger := s.client(), s.client()
 	code := c.login(s.browser())
 	first := c.redeem(code)
-	if got := stranger.redeem(code); got.Error != "invalid_grant" {
-		t.Errorf("stranger: %+v", got)
+	for _, verifier := range []string{stranger.verifier, c.verifier} {
+		stranger.verifier = verifier
+		if got := stranger.redeem(code); got.Error != "invalid_grant" {
+			t.Errorf("stranger: %+v", got)
+		}
 	}
 	if got := c.refresh(first.RefreshToken); got.status != http.StatusOK {
 		t.Errorf("the owner's session was ended by a stranger: %+v", got)

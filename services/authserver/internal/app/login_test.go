@@ -89,6 +89,21 @@ func TestTheCookieOfALoginIsSafe(t *testing.T) {
 	}
 }
 
+func TestABrowserKeepsOnlyACookieOfOurs(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	for _, value := range []string{"", "x", "not base64!", strings.Repeat("A", 44)} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.local(s.client().query()), nil)
+		s.must(err)
+		r.Header.Set("Cookie", "chatelaine-browser-8080="+value)
+		p := s.browser().do(r)
+		wantStatus(t, p, http.StatusOK)
+		if len(p.header.Values("Set-Cookie")) != 1 {
+			t.Errorf("a login was bound to the cookie %q", value)
+		}
+	}
+}
+
 func TestThePagesCarryTheHeadersThatProtectThem(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
@@ -159,6 +174,7 @@ func TestARequestThatIsWrongIsAnsweredToTheClientAtOnce(t *testing.T) {
 		"a request object":         {func(q url.Values) { q.Set("request", "eyJ") }, "request_not_supported", "request"},
 		"a request URI":            {func(q url.Values) { q.Set("request_uri", "https://x.example") }, "request_uri_not_supported", "request_uri"},
 		"a state with a zero byte": {func(q url.Values) { q.Set("state", "a\x00b") }, "invalid_request", "printable"},
+		"a state of 5,000 bytes":   {func(q url.Values) { q.Set("state", strings.Repeat("x", 5000)) }, "invalid_request", "longer"},
 		"two scopes":               {func(q url.Values) { q.Add("scope", "admin") }, "invalid_request", "more than once"},
 	} {
 		p := s.browser().get(c.query(tt.edit))
@@ -167,7 +183,7 @@ func TestARequestThatIsWrongIsAnsweredToTheClientAtOnce(t *testing.T) {
 		q, err := url.ParseQuery(query)
 		s.must(err)
 		if !strings.HasPrefix(p.location, redirect+"?") || q.Get("error") != tt.code || !strings.Contains(q.Get("error_description"), tt.text) ||
-			q.Get("iss") != issuer || (q.Get("state") != "client-state") != (name == "a state with a zero byte") {
+			q.Get("iss") != issuer || (q.Get("state") != "client-state") != strings.HasPrefix(name, "a state") || strings.HasPrefix(name, "a state") && q.Has("state") {
 			t.Errorf("%s: %v", name, q)
 		}
 	}
@@ -233,6 +249,40 @@ func TestScopesAreLeftOutAndNeverRefused(t *testing.T) {
 		}
 		if got.RefreshToken == "" {
 			t.Errorf("%q: no refresh token for a client that registered the grant", asked)
+		}
+	}
+}
+
+func TestAClientGetsNoScopeBeyondItsRegistration(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c := s.clientWith(`{"redirect_uris":["http://127.0.0.1:1/cb"],"scope":"tools"}`)
+	for _, asked := range []string{"tools admin offline_access", ""} {
+		if got := c.redeem(c.login(s.browser(), func(q url.Values) { q.Set("scope", asked) })); got.Scope != "tools" {
+			t.Errorf("asked for %q, got %q", asked, got.Scope)
+		}
+	}
+}
+
+func TestWhatOneLegGivesAwayIsNoGoodForAnother(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c := s.client()
+	seen := map[string]string{}
+	for range 2 {
+		b := s.browser()
+		leg := c.approve(b)
+		for _, provider := range []string{"corp", "octohub"} {
+			u, err := url.Parse(leg)
+			s.must(err)
+			for _, name := range []string{"state", "code_challenge", "nonce"} {
+				value := u.Query().Get(name)
+				if value == "" && (name != "nonce" || provider == "corp") || value != "" && (len(value) < 43 || seen[value] != "") {
+					t.Errorf("%s's %s is %q, and was %s", provider, name, value, seen[value])
+				}
+				seen[value] = provider + "'s " + name
+			}
+			leg = b.get(s.broker.SignIn(t, leg, "alice")).location
 		}
 	}
 }
@@ -316,12 +366,14 @@ func TestAStateIsGoodOnceForItsOwnProvider(t *testing.T) {
 		"another provider's path":  strings.Replace(callback, "/callback/corp", "/callback/octohub", 1),
 		"an oversize state":        strings.Replace(callback, "state=", "state="+strings.Repeat("x", 5000), 1),
 		"a state with a zero byte": strings.Replace(callback, "state=", "state=%00", 1),
+		"two states":               callback + "&state=another",
 	} {
 		p := b.get(bad)
 		if p.status != http.StatusBadRequest && p.status != http.StatusForbidden || p.location != "" {
 			t.Errorf("%s: %d %s", name, p.status, p.location)
 		}
 	}
+	wantStatus(t, b.get(strings.Replace(callback, "/callback/corp", "/callback/nobody", 1)), http.StatusNotFound)
 	wantStatus(t, b.get(callback), http.StatusSeeOther)
 	wantStatus(t, b.get(callback), http.StatusBadRequest, "Nothing to continue")
 	if n := s.broker.Calls("RedeemCode"); n != 1 {
@@ -371,6 +423,8 @@ func TestAFormOfAnotherBrowserOrRequestIsRefused(t *testing.T) {
 	wantStatus(t, b.post("/oauth/confirm", url.Values{"request": {field(mine, "request")}, "csrf": {field(mine, "csrf")}, "decision": {"confirm"}}),
 		http.StatusForbidden, "This form is not valid")
 	wantStatus(t, b.post("/oauth/consent", url.Values{"request": {strings.Repeat("x", 20_000)}}), http.StatusRequestEntityTooLarge)
+	wantStatus(t, b.answer(mine, "perhaps"), http.StatusForbidden, "This form is not valid")
+	wantStatus(t, b.get("/oauth/confirm?request="+field(mine, "request")), http.StatusOK, "Approve and sign in") // still asked
 	if n := s.broker.Calls("BeginSession"); n != 0 {
 		t.Errorf("%d sessions begun", n)
 	}
@@ -442,6 +496,20 @@ func TestAQuestionThatAnotherTabHasRaisedIsNotUndone(t *testing.T) {
 		s.broker.During("RedeemCode", func() { s.exec(raise) })
 		p := b.get(s.broker.SignIn(t, second.location, "alice"))
 		wantStatus(t, p, http.StatusSeeOther)
+		wantStatus(t, b.get(p.location), http.StatusOK, "mallory")
+	})
+	t.Run("just before the code is made", func(t *testing.T) {
+		t.Parallel()
+		s := newSystem(t)
+		c, b := s.client(), s.browser()
+		second := b.get(s.broker.SignIn(t, c.approve(b), "alice"))
+		s.exec(`CREATE FUNCTION authserver.raise() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ` + raise + ` WHERE id = NEW.id; RETURN NULL; END $$`)
+		s.exec(`CREATE TRIGGER raise AFTER UPDATE ON authserver.authorization_requests FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION authserver.raise()`)
+		p := b.get(s.broker.SignIn(t, second.location, "alice"))
+		wantStatus(t, p, http.StatusSeeOther)
+		if !strings.HasPrefix(p.location, "/oauth/confirm?") {
+			t.Fatalf("sent to %s", p.location)
+		}
 		wantStatus(t, b.get(p.location), http.StatusOK, "mallory")
 	})
 	t.Run("by an answer to an older question", func(t *testing.T) {

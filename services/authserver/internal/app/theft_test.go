@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	brokerv1 "chatelaine.dev/proto/broker/v1"
 )
 
 func TestAReplayWithoutTheVerifierEndsNothing(t *testing.T) {
@@ -21,6 +23,9 @@ func TestAReplayWithoutTheVerifierEndsNothing(t *testing.T) {
 	form.Set("code_verifier", strings.Repeat("x", 43))
 	if got := c.token(form); got.Error != "invalid_grant" {
 		t.Errorf("replay: %+v", got)
+	}
+	if got := c.redeem("x" + code); got.Error != "invalid_grant" { // its signature fits, and finds it
+		t.Errorf("tampered: %+v", got)
 	}
 	if got := c.refresh(first.RefreshToken); got.status != http.StatusOK {
 		t.Errorf("who only saw the code in a URL has ended the session: %+v", got)
@@ -139,8 +144,8 @@ func TestTokensThatAreOverAreNotActive(t *testing.T) {
 	s := newSystem(t)
 	c, first := s.connected()
 	_, claims := s.verified(first.AccessToken)
-	signed := func(expires time.Time) string {
-		claims["exp"] = expires.Unix()
+	signed := func(iss string, expires time.Time) string {
+		claims["iss"], claims["exp"] = iss, expires.Unix()
 		token, err := s.server.Keys.Sign("at+jwt", claims)
 		s.must(err)
 		return token
@@ -150,8 +155,9 @@ func TestTokensThatAreOverAreNotActive(t *testing.T) {
 		token string
 		want  bool
 	}{
-		"a living access token":    {signed(time.Now().Add(time.Minute)), true},
-		"an expired access token":  {signed(time.Now().Add(-time.Second)), false},
+		"a living access token":    {signed(issuer, time.Now().Add(time.Minute)), true},
+		"an expired access token":  {signed(issuer, time.Now().Add(-time.Second)), false},
+		"one of another issuer":    {signed(issuer+"/other", time.Now().Add(time.Minute)), false},
 		"a refresh token, rotated": {first.RefreshToken, false},
 	} {
 		p := c.post("/oauth/introspect", url.Values{"token": {tt.token}})
@@ -204,4 +210,50 @@ func TestWhatIsSealedOpensOnlyWhereItWasSealed(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+func TestAnAnswerThatIsKeptForItsGraceIsNotGivenAfterTheSessionsEnd(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c, first := s.connected()
+	second := c.refresh(first.RefreshToken)
+	s.exec(`UPDATE authserver.grants SET status = 'ended', ended_at = now()`)
+	touched := s.broker.Calls("TouchSession")
+	for _, token := range []string{first.RefreshToken, second.RefreshToken} {
+		if got := c.refresh(token); got.Error != "invalid_grant" || got.AccessToken != "" {
+			t.Errorf("%+v", got)
+		}
+	}
+	if s.broker.Calls("TouchSession") != touched {
+		t.Error("the broker was asked to keep a session that is over")
+	}
+}
+
+func TestACodeOfASessionThatIsOverDoesNotWakeIt(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c := s.client()
+	code := c.login(s.browser())
+	s.exec(`UPDATE authserver.grants SET status = 'ended', ended_at = now()`) // the broker has not heard of it yet
+	if got := c.redeem(code); got.Error != "invalid_grant" {
+		t.Errorf("%+v", got)
+	}
+	if n := s.broker.Calls("ActivateSession"); n != 0 {
+		t.Error("the session was made active at the broker")
+	}
+}
+
+func TestAThiefWhoIsOvertakenInMidRequestIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c, first := s.connected()
+	s.broker.During("TouchSession", func() { // the token was good when it was looked at
+		if got := c.refresh(c.refresh(first.RefreshToken).RefreshToken); got.status != http.StatusOK {
+			t.Errorf("the other: %+v", got)
+		}
+	})
+	if got := c.refresh(first.RefreshToken); got.Error != "invalid_grant" || got.AccessToken != "" {
+		t.Errorf("%+v", got)
+	}
+	s.wantEnded(brokerv1.SessionEndReason_SESSION_END_REASON_REFRESH_TOKEN_REUSED)
 }

@@ -121,3 +121,19 @@ func TestAReloadedCallbackGoesOnWhereTheLoginIs(t *testing.T) {
 		})
 	}
 }
+
+func TestAnAnswerToAQuestionThatWasNotAskedIssuesNoCode(t *testing.T) {
+	t.Parallel()
+	s := &spent{request: store.AuthorizationRequest{ID: "r", Phase: store.PhaseLegs, Progress: store.Progress{Providers: []store.Provider{
+		{Name: "corp", AuthorizationEndpoint: "https://corp.example/", State: store.LinkMissing},
+	}}}}
+	ring, err := keyring.New(secret.NewBytes(make([]byte, keyring.KeySize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := chain.New(chain.Config{Requests: s, Legs: s, Ring: ring, Logger: slog.New(slog.DiscardHandler)}) // nothing that makes codes
+	step, err := c.Confirm(t.Context(), "r", []byte("browser"), 0)
+	if err != nil || !strings.HasPrefix(step.Redirect, "https://corp.example/") {
+		t.Errorf("%+v, %v", step, err)
+	}
+}

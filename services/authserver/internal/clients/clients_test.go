@@ -94,6 +94,7 @@ func TestARedirectURIMatchesByteForByteButForALoopbackPort(t *testing.T) {
 	t.Parallel()
 	registered := []string{
 		"https://client.example/cb", "http://localhost:3000/cb", "http://127.0.0.1/cb?x=1", "http://[::1]:1/cb", "cursor://a/cb",
+		"https://localhost:3000/tls",
 	}
 	for uri, want := range map[string]bool{
 		"https://client.example/cb":      true,
@@ -116,6 +117,9 @@ func TestARedirectURIMatchesByteForByteButForALoopbackPort(t *testing.T) {
 		"http://localhost:99999/cb":      false,
 		"http://localhost.evil/cb":       false,
 		"http://localhost:1/cb#fragment": false,
+		"https://localhost:3000/tls":     true,
+		"http://localhost:3000/tls":      false,
+		"https://localhost:3001/tls":     false,
 		"cursor://a/cb":                  true,
 		"cursor://b/cb":                  false,
 		"":                               false,
