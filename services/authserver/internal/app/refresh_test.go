@@ -122,9 +122,11 @@ func TestAnExpiredRefreshTokenIsNoReuse(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	c, first := s.connected()
-	s.exec(`UPDATE authserver.refresh_tokens SET expires_at = now()`)
-	if got := c.refresh(first.RefreshToken); got.Error != "invalid_grant" {
-		t.Errorf("%+v", got)
+	s.broker.During("TouchSession", func() { s.exec(`UPDATE authserver.refresh_tokens SET expires_at = now()`) }) // after it was looked at
+	for range 2 {
+		if got := c.refresh(first.RefreshToken); got.Error != "invalid_grant" || got.AccessToken != "" {
+			t.Errorf("%+v", got)
+		}
 	}
 	if len(s.broker.Sessions("active")) != 1 {
 		t.Error("the session was ended")
