@@ -199,6 +199,28 @@ func TestStatusRefusesEveryCredential(t *testing.T) {
 	}
 }
 
+func TestStatusSaysThatNobodyIsCallingInEveryEra(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, era := range eras() {
+		t.Run(era, func(t *testing.T) {
+			t.Parallel()
+			s, err := connect(t, w.status.url, era, nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got status.Caller
+			if call(t.Context(), t, s, "whoami", nil, &got); got.Caller != "nobody: no credential came" {
+				t.Errorf("whoami: %+v", got)
+			}
+			if s, err := connect(t, w.status.url, era, bearer("a-token"), nil); err == nil {
+				r, err := s.CallTool(t.Context(), &mcp.CallToolParams{Name: "whoami"})
+				t.Errorf("whoami with a token: %+v, %v", r, err)
+			}
+		})
+	}
+}
+
 func TestStatusTellsWhichServicesAnswerInEveryEra(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -392,7 +414,7 @@ func TestToolsAreDescribed(t *testing.T) {
 			t.Errorf("%s: %+v", tool.Name, tool)
 		}
 	}
-	if want := []string{"count", "report_incident", "service_status"}; !slices.Equal(slices.Sorted(slices.Values(names)), want) {
+	if want := []string{"count", "report_incident", "service_status", "whoami"}; !slices.Equal(slices.Sorted(slices.Values(names)), want) {
 		t.Errorf("tools %v, want %v", names, want)
 	}
 }

@@ -48,6 +48,10 @@ func New(cfg Config) http.Handler {
 	m := mcpserver.New("status", "Status of the demo", "Public: says which services answer. Never send credentials here.")
 	readOnly := &mcp.ToolAnnotations{ReadOnlyHint: true}
 	mcp.AddTool(m, &mcp.Tool{
+		Name: "whoami", Title: "Who am I here?", Annotations: readOnly,
+		Description: "Says that the call came without a credential; one with a credential is refused.",
+	}, whoami)
+	mcp.AddTool(m, &mcp.Tool{
 		Name: "service_status", Title: "Which services are up?", Annotations: readOnly,
 		Description: "Asks each service of the demo, or one of them, whether it is up.",
 	}, s.status)
@@ -99,6 +103,16 @@ func isCredential(header string) bool {
 		}
 	}
 	return false
+}
+
+// Caller is the result of whoami.
+type Caller struct {
+	Caller string `json:"caller"`
+}
+
+// whoami knows nobody: a request with a credential does not come this far.
+func whoami(context.Context, *mcp.CallToolRequest, struct{}) (*mcp.CallToolResult, Caller, error) {
+	return nil, Caller{"nobody: no credential came"}, nil
 }
 
 // statusInput is the input of service_status.
