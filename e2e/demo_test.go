@@ -5,6 +5,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -34,7 +36,44 @@ func runDemo(t *testing.T, s *stack.Stack, p person) string {
 	return out.String()
 }
 
-func TestDemoShowsWhatBackendsSayAndARestartKeepsLogins(t *testing.T) {
+// checkDemo checks that the demo tells its steps in order, each login step in a
+// few lines that name the address where it took place, and whom each backend saw.
+func checkDemo(t *testing.T, out string, s *stack.Stack, username, login, name string) {
+	t.Helper()
+	corp, octohub := "localhost:"+strconv.Itoa(s.Ports().Corp), "localhost:"+strconv.Itoa(s.Ports().Octohub)
+	sections := regexp.MustCompile(`(?m)^\d+\. `).Split(out, -1)[1:]
+	wants := [][]string{ // how the section begins, and what else is in it
+		{"The client asks the MCP URL without a token", s.MCPURL(), s.Issuer()},
+		{"It registers itself\n", "client_id  "},
+		{"Consent: " + username + " is told once", s.Issuer() + "/oauth/authorize", `presses "Approve and sign in"`},
+		{"Leg 1: corp\n", "http://" + corp + "/", `presses "Sign in"`, s.Issuer() + "/oauth/callback/corp\n"},
+		{"Leg 2: octohub\n", "http://" + octohub + "/", `presses "Authorize"`, s.Issuer() + "/oauth/callback/octohub\n"},
+		{"The client redeems its code", "sub   usr_", "tsid  ses_", "aud   " + s.MCPURL()},
+		{"Tools of all backends", "repos_whoami", "payroll_whoami", "status_whoami"},
+		{"Call repos_whoami\n", "repos says        the caller is " + login + " (" + name + ")\n", "credential.issued success backend=repos strategy=upstreamInject provider=octohub trace="},
+		{"Call payroll_whoami\n", "payroll says      the caller is " + username + " (" + name + ")\n", "credential.issued success backend=payroll strategy=tokenExchange provider=corp trace="},
+		{"Call status_whoami\n", "status says       the caller is nobody: no credential came\n", "credential.issued success backend=status strategy=unauthenticated trace="},
+	}
+	if len(sections) != len(wants) {
+		t.Fatalf("the demo has %d steps, want %d:\n%s", len(sections), len(wants), out)
+	}
+	for i, want := range wants {
+		section := sections[i]
+		if !strings.HasPrefix(section, want[0]) || strings.Count(section, "\n   ") > 5 {
+			t.Errorf("step %d is to begin with %q and have five lines at most:\n%s", i+1, want[0], section)
+		}
+		for _, text := range want[1:] {
+			if !strings.Contains(section, text) {
+				t.Errorf("step %d does not show %q:\n%s", i+1, text, section)
+			}
+		}
+		if strings.HasPrefix(want[0], "Call ") && !regexp.MustCompile(`\n   trace +[0-9a-f]{32}\n`).MatchString(section) {
+			t.Errorf("step %d shows no trace:\n%s", i+1, section)
+		}
+	}
+}
+
+func TestDemoShowsEachStepAndWhatBackendsSayAndARestartKeepsLogins(t *testing.T) {
 	needProcesses(t)
 	t.Parallel()
 	dir := t.TempDir()
@@ -47,6 +86,7 @@ func TestDemoShowsWhatBackendsSayAndARestartKeepsLogins(t *testing.T) {
 	if err := crowd.Write(file); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _, _ = stack.Remove(filepath.Join(dir, "stack")) }) // for root, Postgres' data lies elsewhere
 	start := func() *stack.Stack {
 		t.Helper()
 		// t's own context ends before its cleanups run.
@@ -60,11 +100,7 @@ func TestDemoShowsWhatBackendsSayAndARestartKeepsLogins(t *testing.T) {
 
 	s := start()
 	out := runDemo(t, s, p)
-	for _, want := range []string{p.Login, p.Name} {
-		if !strings.Contains(out, want) {
-			t.Errorf("the demo does not show %s:\n%s", want, out)
-		}
-	}
+	checkDemo(t, out, s, p.Username, p.Login, p.Name)
 	login, err := newClientAt(t, s.MCPURL()).Login(t.Context(), p.browser(t))
 	if err != nil {
 		t.Fatal(err)
@@ -84,11 +120,7 @@ func TestDemoShowsWhatBackendsSayAndARestartKeepsLogins(t *testing.T) {
 	}
 	s = start()
 	out = runDemo(t, s, p)
-	for _, want := range []string{"renamed-coder", "Renamed Person"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("after renaming the demo does not show %s:\n%s", want, out)
-		}
-	}
+	checkDemo(t, out, s, p.Username, "renamed-coder", "Renamed Person")
 	if strings.Contains(out, p.Login) || strings.Contains(out, p.Name) {
 		t.Errorf("after renaming the demo still shows %s or %s:\n%s", p.Login, p.Name, out)
 	}

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,14 +61,19 @@ func Run(ctx context.Context, cfg Config) error {
 	for _, c := range []call{
 		{"repos_whoami", "the person's own token of octohub, injected"},
 		{"payroll_whoami", "a token for payroll, exchanged for the person's token of corp"},
-		{"status_service_status", "no credential at all"},
+		{"status_whoami", "no credential at all"},
 	} {
 		traced, traceID := journey.WithTrace(ctx)
 		answer, err := journey.Call(traced, session, c.tool, nil)
 		if err != nil {
 			return err
 		}
-		lines := []string{"carries           " + c.carries, "the backend says  " + oneLine(answer), "trace             " + traceID}
+		who, err := caller(answer)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.tool, err)
+		}
+		backend, _, _ := strings.Cut(c.tool, "_")
+		lines := []string{"carries           " + c.carries, pad(backend+" says", 18) + "the caller is " + who, "trace             " + traceID}
 		records, err := d.evidence(ctx, login.Claims.SessionID, c.tool, traceID)
 		if err != nil {
 			return fmt.Errorf("evidence of %s: %w", c.tool, err)
@@ -117,11 +123,13 @@ func (d *walk) login(ctx context.Context) (*journey.Login, error) {
 	if err != nil {
 		return nil, err
 	}
-	var pages []string
-	for _, s := range login.Steps {
-		pages = append(pages, s.String())
+	for i, p := range parts(login.Steps) {
+		if i == 0 {
+			d.step("Consent: "+d.Account.Username+" is told once which accounts will be connected", p.lines("opens")...)
+			continue
+		}
+		d.step(fmt.Sprintf("Leg %d: %s", i, provider(d.Stack.Ports(), p.host)), p.lines("is sent to")...)
 	}
-	d.step("The person ("+d.Account.Username+") consents once and signs in at each provider, in one chain", pages...)
 	c := login.Claims
 	d.step("The client redeems its code for one token of ours",
 		"iss   "+c.Issuer,
@@ -209,11 +217,18 @@ func scanLog(path, traceID string) (string, error) {
 	return "", lines.Err()
 }
 
-// oneLine shortens a text to what fits a terminal.
-func oneLine(text string) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > 160 {
-		text = text[:157] + "…"
+// caller is whom a backend's answer names.
+func caller(answer string) (string, error) {
+	var who struct{ Login, Username, Name, Caller string }
+	if err := json.Unmarshal([]byte(answer), &who); err != nil {
+		return "", fmt.Errorf("the answer %.100q does not say who is calling: %w", answer, err)
 	}
-	return text
+	account := cmp.Or(who.Login, who.Username, who.Caller)
+	if account == "" {
+		return "", fmt.Errorf("the answer %.100q does not say who is calling", answer)
+	}
+	if who.Name != "" {
+		account += " (" + who.Name + ")"
+	}
+	return account, nil
 }

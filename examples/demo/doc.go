@@ -1,5 +1,5 @@
-// Package demo walks the main job once and tells what it sees: one login through
-// two identity providers, then one call to each of three MCP servers, with the
+// Package demo walks the main job once and tells what it sees: one login, leg by leg,
+// through two identity providers, then one call to each of three MCP servers, with the
 // caller that each server names, the trace and the line of the gateway's log.
 //
 // Everything that it prints comes from the running programs: names from the
