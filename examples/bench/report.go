@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -16,6 +17,9 @@ const (
 	processGateway = "gateway"
 	processBroker  = "tokenbroker"
 )
+
+// enoughRounds are needed for a median that one disturbed round cannot move far.
+const enoughRounds = 5
 
 // Report is everything that a run measured.
 type Report struct {
@@ -77,7 +81,9 @@ func measures(rounds int, of func(round int) (calls, p50, p99, cpu float64)) Mea
 	for i := range rounds {
 		calls, p50, p99, cpu := of(i)
 		for c, v := range []float64{calls, p50, p99, cpu} {
-			columns[c] = append(columns[c], v)
+			if !math.IsNaN(v) && !math.IsInf(v, 0) { // a ratio to a round too short to see its CPU time
+				columns[c] = append(columns[c], v)
+			}
 		}
 	}
 	return Measures{spread(columns[0]), spread(columns[1]), spread(columns[2]), spread(columns[3])}
@@ -130,6 +136,9 @@ func (r *Report) writeHead(b *bytes.Buffer) {
 		s.Version, era, s.TextBytes, form, s.Connections, s.Rounds, s.Duration)
 	if m.LoadAverage > float64(m.Cores) {
 		fmt.Fprintln(b, "The machine was busy before the run: expect wide spreads, and repeat it when the machine is idle.")
+	}
+	if s.Rounds < enoughRounds {
+		fmt.Fprintf(b, "These are fewer than %d rounds: a median of so few says little. Compare nothing with it.\n", enoughRounds)
 	}
 }
 
@@ -206,7 +215,12 @@ func table(b *bytes.Buffer) *tabwriter.Writer {
 
 func label(r Result) string { return r.Key + "  " + r.Name }
 
-func ratio(s Spread) string { return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Low, s.High) }
+func ratio(s Spread) string {
+	if s == (Spread{}) {
+		return "–" // too little to measure
+	}
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Low, s.High)
+}
 
 // count writes a number with its thousands apart.
 func count(v float64) string {

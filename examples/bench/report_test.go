@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
@@ -57,6 +58,46 @@ func TestTheTableIsWhatPeopleAreShown(t *testing.T) {
 	}
 	if !bytes.Equal(b.Bytes(), want) {
 		t.Errorf("the table differs from %s (-update writes it anew):\n%s", golden, b.Bytes())
+	}
+}
+
+func TestAFullRunHasNoWarningAndAShortOneNoNonsense(t *testing.T) {
+	t.Parallel()
+	round := func(cpu float64) Round {
+		return Round{Sample: Sample{CallsPerSecond: 100, P50: 10, P99: 20}, CPU: map[string]float64{processBackend: cpu, processProxy: cpu, processGateway: cpu}}
+	}
+	for _, c := range []struct {
+		name     string
+		rounds   []Round
+		unwanted []string
+		want     string
+	}{
+		{"five rounds", []Round{round(3), round(3), round(3), round(3), round(3)}, []string{"fewer than"}, "1.00 (1.00–1.00)   1.00 (1.00–1.00)   1.00 (1.00–1.00)   1.00 (1.00–1.00)"},
+		{"a round without measurable CPU time", []Round{round(0), round(3)}, []string{"NaN", "Inf", "0.00"}, "1.00 (1.00–1.00)   1.00 (1.00–1.00)   1.00 (1.00–1.00)   1.00 (1.00–1.00)"},
+		{"no measurable CPU time", []Round{round(0)}, []string{"NaN", "Inf", "0.00"}, "1.00 (1.00–1.00)   1.00 (1.00–1.00)   1.00 (1.00–1.00)   –"},
+	} {
+		r := &Report{Settings: Settings{Rounds: len(c.rounds)}, Credentials: &Result{Process: processBroker, Rounds: c.rounds}}
+		for _, process := range []string{processBackend, processProxy, processGateway} {
+			r.Targets = append(r.Targets, Result{Process: process, Rounds: c.rounds})
+		}
+		compare(r.Targets)
+		r.Credentials.summarize()
+		var b bytes.Buffer
+		if _, err := r.WriteTo(&b); err != nil {
+			t.Fatal(err)
+		}
+		_, table, _ := strings.Cut(b.String(), "\n\n") // what describes the machine has figures of its own
+		for _, unwanted := range c.unwanted {
+			if strings.Contains(table, unwanted) || unwanted == "fewer than" && strings.Contains(b.String(), unwanted) {
+				t.Errorf("%s: the table says %q:\n%s", c.name, unwanted, b.String())
+			}
+		}
+		if !strings.Contains(table, c.want) {
+			t.Errorf("%s: the table lacks %q:\n%s", c.name, c.want, b.String())
+		}
+		if _, err := json.Marshal(r); err != nil {
+			t.Errorf("%s: --json cannot be written: %v", c.name, err)
+		}
 	}
 }
 

@@ -23,8 +23,11 @@ type Spread struct {
 	High   float64 `json:"high"`
 }
 
-// spread summarizes values, of which there must be one at least.
+// spread summarizes values; it is zero when there are none.
 func spread(values []float64) Spread {
+	if len(values) == 0 {
+		return Spread{}
+	}
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)
 	return Spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Low: sorted[0], High: sorted[n-1]}
