@@ -54,6 +54,7 @@ func run(m *testing.M) (code int, err error) {
 			fmt.Fprintln(os.Stderr, "e2e: logs are kept in", filepath.Join(dir, "stack", "logs"))
 			return
 		}
+		_, _ = stack.Remove(filepath.Join(dir, "stack")) // for root, Postgres' data lies elsewhere
 		_ = os.RemoveAll(dir)
 	}()
 	if err := build(ctx, w.binDir); err != nil {
@@ -130,7 +131,7 @@ func build(ctx context.Context, dir string) error {
 	if raceEnabled {
 		args = append(args, "-race")
 	}
-	args = append(args, "../services/authserver/cmd/authserver", "../services/tokenbroker/cmd/tokenbroker", "../services/gateway/cmd/gateway", "../examples/cmd/examples")
+	args = append(args, "../services/authserver/cmd/authserver", "../services/tokenbroker/cmd/tokenbroker", "../services/gateway/cmd/gateway", "../examples/cmd/...")
 	cmd := exec.CommandContext(ctx, "go", args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, out)

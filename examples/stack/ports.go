@@ -99,6 +99,21 @@ func lockFile(path string) (release func(), err error) {
 	}
 }
 
+// FreeOffset picks an offset of DefaultPorts that leads to ports that nobody
+// listens on, for tests of programs that take an offset. Its ports are below those
+// of FreePorts.
+func FreeOffset(ctx context.Context) (int, error) {
+	const first, count, attempts = 5000, 5000, 1000
+	var err error
+	for range attempts {
+		offset := first + rand.IntN(count)
+		if err = DefaultPorts(offset).checkFree(ctx); err == nil {
+			return offset, nil
+		}
+	}
+	return 0, err
+}
+
 // each calls f for every port with the name of its listener.
 func (p *Ports) each(f func(name string, port *int)) {
 	v := reflect.ValueOf(p).Elem()
