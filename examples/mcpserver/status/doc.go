@@ -4,6 +4,7 @@
 //
 // Nobody signs in here, so a credential in a request means that a gateway has
 // sent one person's key to a stranger: such requests are refused.
+// So whoami can only answer that nobody is calling.
 //
 // What it leaves out: history. Reported incidents are kept in memory, the last
 // hundred of them.
