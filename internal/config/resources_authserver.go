@@ -42,6 +42,8 @@ type AuthServerConfig struct {
 	ConnectionRetention *Duration `yaml:"connectionRetention"`
 	// LockSessionsOnPrimaryRevocation refuses a user's sessions until the next
 	// login once the primary provider says that its grant is gone. Default `true`.
+	// It is asked when its access token ends while the user has a session in use;
+	// where it gave no refresh token, or no end of the access token, there is no lock.
 	LockSessionsOnPrimaryRevocation *bool `yaml:"lockSessionsOnPrimaryRevocation"`
 }
 

@@ -3,11 +3,13 @@ package refresh
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/tokenbroker/internal/store"
 )
 
 const (
@@ -45,7 +47,7 @@ func (r *Refresher) Drain(ctx context.Context) {
 }
 
 func (r *Refresher) renewAhead(ctx context.Context) error {
-	due, err := r.cfg.Reader.DueConnections(ctx, r.cfg.Providers(), batch)
+	due, err := r.cfg.Reader.DueConnections(ctx, r.watched(), batch)
 	if err != nil {
 		return err
 	}
@@ -62,4 +64,16 @@ func (r *Refresher) renewAhead(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// watched are the providers, of which the primary one is asked while a person uses
+// any of their sessions: nobody may ever want its tokens, and what ends the person's
+// grant there must lock the sessions all the same.
+func (r *Refresher) watched() []store.ProviderRealm {
+	providers := slices.Clone(r.cfg.Providers())
+	primary, lock := r.cfg.PrimaryName(), r.cfg.LockOnPrimary()
+	for i := range providers {
+		providers[i].UsedBySession = lock && providers[i].Provider == primary
+	}
+	return providers
 }

@@ -14,6 +14,11 @@
 // none, that version gets the new one. Whoever finds a live lease waits until the
 // version moves or the lease ends. Nobody gets a token that is not committed.
 //
+// Run renews ahead of expiry what is in use. The primary provider's connection is in
+// use when a session that links it is, since the lock below rests on its answers: at
+// most one for each access token and person, and none of providers that give no refresh
+// token or no end of the access token.
+//
 // What an attempt ends with:
 //
 //	granted           new version, event

@@ -303,4 +303,8 @@ func TestConnectionsInUseAreRenewedAheadOfExpiry(t *testing.T) {
 	if due, err = f.store.DueConnections(t.Context(), configured(), 10); err != nil || len(due) != 0 {
 		t.Fatalf("a connection that nobody uses is due: %v, %v", due, err)
 	}
+	bySession := []store.ProviderRealm{{Provider: "corp", Realm: realm, UsedBySession: true}}
+	if due, err = f.store.DueConnections(t.Context(), bySession, 10); err != nil || len(due) != 1 {
+		t.Fatalf("due = %v, %v", due, err)
+	}
 }

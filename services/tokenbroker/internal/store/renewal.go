@@ -213,26 +213,33 @@ func voidSessions(ctx context.Context, c *change, userID string) error {
 }
 
 // ProviderRealm is a configured provider and the realm that it has now.
-type ProviderRealm struct{ Provider, Realm string }
+type ProviderRealm struct {
+	Provider, Realm string
+	// UsedBySession says that a session's use is one of its connection here too,
+	// though nobody asks for the tokens: what a renewal says of the person matters.
+	UsedBySession bool
+}
 
 // DueConnections returns connections of these providers to renew ahead of expiry:
 // used since their tokens were made, linked by an active session, and nobody is at
 // it.
 func (s *Store) DueConnections(ctx context.Context, of []ProviderRealm, limit int) ([]*Connection, error) {
-	providers, realms := make([]string, len(of)), make([]string, len(of))
+	providers, realms, bySession := make([]string, len(of)), make([]string, len(of)), make([]bool, len(of))
 	for i, p := range of {
-		providers[i], realms[i] = p.Provider, p.Realm
+		providers[i], realms[i], bySession[i] = p.Provider, p.Realm, p.UsedBySession
 	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT `+connectionColumns+` FROM tokenbroker.connections c
+		JOIN unnest($2::text[], $3::text[], $4::boolean[]) AS p (provider, realm, by_session)
+			ON p.provider = c.provider AND p.realm = c.realm
 		WHERE c.status = 'active' AND c.refreshable AND c.refresh_after <= clock_timestamp()
-			AND c.last_used_at >= date_trunc('minute', c.tokens_at)
 			AND (c.lease_until IS NULL OR c.lease_until <= clock_timestamp())
 			AND (c.retry_at IS NULL OR c.retry_at <= clock_timestamp())
 			AND EXISTS (SELECT 1 FROM tokenbroker.session_links l JOIN tokenbroker.sessions s ON s.id = l.session_id
-				WHERE l.connection_id = c.id AND s.state = 'active' AND s.expires_at > clock_timestamp())
-			AND (c.provider, c.realm) IN (SELECT * FROM unnest($2::text[], $3::text[]))
-		ORDER BY c.refresh_after LIMIT $1`, limit, providers, realms)
+				WHERE l.connection_id = c.id AND s.state = 'active' AND s.expires_at > clock_timestamp()
+					AND date_trunc('minute', c.tokens_at) <= CASE WHEN p.by_session
+						THEN greatest(c.last_used_at, s.last_used_at) ELSE c.last_used_at END)
+		ORDER BY c.refresh_after LIMIT $1`, limit, providers, realms, bySession)
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}

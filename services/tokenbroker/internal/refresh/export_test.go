@@ -1,0 +1,4 @@
+package refresh
+
+// RenewAhead is one round of Run.
+var RenewAhead = (*Refresher).renewAhead
