@@ -43,12 +43,13 @@ const (
 //
 // Errors carry google.rpc.ErrorInfo with one of the reasons SESSION_ENDED, SESSION_LOCKED, SESSION_NOT_FOUND,
 // CLIENT_MISMATCH, PROVIDER_UNKNOWN, PROVIDER_REQUIRED, PRIMARY_REQUIRED, UPSTREAM_UNAVAILABLE, UPSTREAM_REFUSED,
-// IDENTITY_INVALID; those about a provider name it in metadata["provider"].
+// IDENTITY_INVALID, TOO_MANY_LOGINS; those about a provider name it in metadata["provider"].
 type LoginServiceClient interface {
 	// ListProviders returns the configured upstream providers in the order of the chain, primary first, with what the
 	// authorization server needs to send a browser there. A provider whose discovery failed is listed as unavailable.
 	ListProviders(ctx context.Context, in *ListProvidersRequest, opts ...grpc.CallOption) (*ListProvidersResponse, error)
 	// BeginSession creates a pending session for one run of the chain. Nothing of it can be used before ActivateSession.
+	// While as many are pending as the broker takes it fails with UNAVAILABLE and reason TOO_MANY_LOGINS.
 	BeginSession(ctx context.Context, in *BeginSessionRequest, opts ...grpc.CallOption) (*BeginSessionResponse, error)
 	// RedeemCode redeems an upstream's authorization code, checks the identity that comes with it, and stages the tokens
 	// on the pending session. The primary provider's leg sets the session's user, once.
@@ -157,12 +158,13 @@ func (c *loginServiceClient) EndSession(ctx context.Context, in *EndSessionReque
 //
 // Errors carry google.rpc.ErrorInfo with one of the reasons SESSION_ENDED, SESSION_LOCKED, SESSION_NOT_FOUND,
 // CLIENT_MISMATCH, PROVIDER_UNKNOWN, PROVIDER_REQUIRED, PRIMARY_REQUIRED, UPSTREAM_UNAVAILABLE, UPSTREAM_REFUSED,
-// IDENTITY_INVALID; those about a provider name it in metadata["provider"].
+// IDENTITY_INVALID, TOO_MANY_LOGINS; those about a provider name it in metadata["provider"].
 type LoginServiceServer interface {
 	// ListProviders returns the configured upstream providers in the order of the chain, primary first, with what the
 	// authorization server needs to send a browser there. A provider whose discovery failed is listed as unavailable.
 	ListProviders(context.Context, *ListProvidersRequest) (*ListProvidersResponse, error)
 	// BeginSession creates a pending session for one run of the chain. Nothing of it can be used before ActivateSession.
+	// While as many are pending as the broker takes it fails with UNAVAILABLE and reason TOO_MANY_LOGINS.
 	BeginSession(context.Context, *BeginSessionRequest) (*BeginSessionResponse, error)
 	// RedeemCode redeems an upstream's authorization code, checks the identity that comes with it, and stages the tokens
 	// on the pending session. The primary provider's leg sets the session's user, once.

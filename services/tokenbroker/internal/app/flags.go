@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"time"
 
 	"chatelaine.dev/internal/cli"
@@ -34,6 +35,8 @@ type Flags struct {
 
 	AuditRetention time.Duration `default:"2160h" help:"How long audit records are kept, at least 24h (${default})."`
 	EventRetention time.Duration `default:"24h" help:"How long events are kept for watchers to resume, at least 1h (${default})."`
+
+	MaxPendingSessions int `default:"100000" help:"Logins that may be under way, in all replicas together; further ones wait (${default})."`
 }
 
 const (
@@ -49,7 +52,7 @@ func (f *Flags) check() error {
 	case f.EventRetention < minEventRetention:
 		return fault.New(fault.Invalid, "--event-retention must be at least 1h")
 	}
-	return f.Drain.Check()
+	return cmp.Or(cli.Positive("max-pending-sessions", f.MaxPendingSessions), f.Drain.Check())
 }
 
 // listenURL returns where events are read.

@@ -247,6 +247,7 @@ func (s *Server) addServices() error {
 	brokerv1.RegisterLoginServiceServer(s.grpc, login.New(login.Config{
 		Sessions: s.store, Legs: s.store, Sealer: s.sealer, Revoker: s.revoker,
 		Current: s.source.Current, Audit: s.recorder, Logger: s.cfg.Telemetry.Logger,
+		MaxPending: s.cfg.Flags.MaxPendingSessions,
 	}))
 	brokerv1.RegisterMcpSessionServiceServer(s.grpc, blobs.New(s.store))
 	brokerv1.RegisterConnectionServiceServer(s.grpc, connections.New(connections.Config{

@@ -36,6 +36,9 @@ const (
 // CONNECTION_REQUIRED.
 const Success = "success"
 
+// Abandoned is the outcome of a leg that nobody came back from; see broker.v1.SkipReason.
+const Abandoned = "ABANDONED"
+
 // Record is one thing that was done. Peer and TraceID are filled in from the
 // context where they are empty. Fields that do not apply stay empty.
 type Record struct {

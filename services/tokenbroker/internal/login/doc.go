@@ -25,6 +25,9 @@
 // the leg beside what the session has, and ActivateSession promotes it. The primary
 // leg may be run again for the same person only.
 //
+// Anybody can begin a login, so their number is bounded (--max-pending-sessions): the
+// one beyond is asked to wait, and a login that has begun is not hindered.
+//
 // What it leaves out: which leg is next, state, PKCE and nonce (the authorization
 // server's), and the upstream's protocol (package upstream).
 package login

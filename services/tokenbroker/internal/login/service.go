@@ -29,6 +29,8 @@ const (
 	defaultIdle = 7 * 24 * time.Hour
 	// DefaultPatience is less than the authorization server waits for an activation.
 	DefaultPatience = 5 * time.Second
+	// DefaultMaxPending is far more than people begin, and what a table is not the worse for.
+	DefaultMaxPending = 100_000
 )
 
 // Sessions keeps sessions.
@@ -37,6 +39,7 @@ type Sessions interface {
 	LoadSession(ctx context.Context, id string) (store.Session, error)
 	TouchSession(ctx context.Context, id, clientID string, idle time.Duration) (endsAt time.Time, err error)
 	EndSession(ctx context.Context, id, endReason string, rec audit.Record, failed ...audit.Record) (store.Ended, error)
+	PendingSessions(ctx context.Context, limit int) (int, error)
 }
 
 // Legs keeps the legs of pending sessions and promotes them.
@@ -56,7 +59,7 @@ type Sealer interface {
 // Revoker takes tokens that ended up nowhere.
 type Revoker interface{ Add(revoke.Request) }
 
-// Config makes a Service. All fields but Patience are required.
+// Config makes a Service. All fields but MaxPending and Patience are required.
 type Config struct {
 	Sessions Sessions
 	Legs     Legs
@@ -66,6 +69,9 @@ type Config struct {
 	Current func() *deployment.Snapshot
 	Audit   *audit.Recorder
 	Logger  *slog.Logger
+	// MaxPending is how many sessions may be pending, of all replicas together; zero
+	// means DefaultMaxPending.
+	MaxPending int
 	// Patience is how long a login waits for a renewal that is spending the refresh
 	// token which it would keep; zero means DefaultPatience.
 	Patience time.Duration
@@ -74,7 +80,8 @@ type Config struct {
 // Service implements broker.v1.LoginService.
 type Service struct {
 	brokerv1.UnimplementedLoginServiceServer
-	cfg Config
+	cfg     Config
+	pending pending
 }
 
 // New returns the service.
@@ -82,11 +89,17 @@ func New(cfg Config) *Service {
 	if cfg.Patience == 0 {
 		cfg.Patience = DefaultPatience
 	}
+	if cfg.MaxPending == 0 {
+		cfg.MaxPending = DefaultMaxPending
+	}
 	return &Service{cfg: cfg}
 }
 
 // BeginSession implements LoginService.
 func (s *Service) BeginSession(ctx context.Context, req *brokerv1.BeginSessionRequest) (*brokerv1.BeginSessionResponse, error) {
+	if err := s.admit(ctx); err != nil {
+		return nil, err
+	}
 	id, expiresAt, err := s.cfg.Sessions.BeginSession(ctx, req.GetClientId(), req.GetClientName(), PendingLifetime)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,8 @@ const (
 	PrimaryRequired = "PRIMARY_REQUIRED"
 	// IdentityInvalid: what the upstream said about the person failed a check.
 	IdentityInvalid = "IDENTITY_INVALID"
+	// TooManyLogins: so many logins are under way that no other may begin.
+	TooManyLogins = "TOO_MANY_LOGINS"
 	// UserNotFound: there is no user of this id.
 	UserNotFound = "USER_NOT_FOUND"
 	// ConnectionRequired: the session has no connection at the provider.

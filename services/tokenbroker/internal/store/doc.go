@@ -11,6 +11,13 @@
 // without gaps, and a reader that saw position n will never meet a smaller one
 // later. NOTIFY only wakes readers.
 //
+// A stranger needs no account to begin logins, so what happens to a session before it
+// has a user leaves little: its end, and legs that nobody came back from, are no audit
+// records, but lines of the log and counts. A first leg that a provider has answered,
+// whatever the answer, is on record, as every leg is; since anybody can bring a code
+// that is refused, that record goes with its session, a day after the session's end,
+// and not after the time that records are kept.
+//
 // The files follow the aggregates: users, sessions, their ending, staging,
 // activation, connections, renewal (leases), events, audit, blobs, sweeping; rewrapping is about
 // the keys of all that is sealed.

@@ -45,7 +45,9 @@ func endSessions(ctx context.Context, c *change, sessions []Session, endReason s
 		was := &sessions[i]
 		rec.SessionID, rec.UserID, rec.ClientID = was.ID, was.UserID, was.ClientID
 		ended[i] = Ended{Changed: true, State: was.State, UserID: was.UserID, Staged: staged[was.ID], Record: rec}
-		c.audit(rec)
+		if was.UserID != "" { // see the package comment
+			c.audit(rec)
+		}
 		if was.State == SessionActive {
 			c.sessionEnded(was.ID)
 		}

@@ -24,6 +24,13 @@ func (s *Store) BeginSession(ctx context.Context, clientID, clientName string, l
 	return id, expiresAt, postgres.Fault(err)
 }
 
+// PendingSessions counts the sessions that are pending, up to a limit.
+func (s *Store) PendingSessions(ctx context.Context, limit int) (n int, err error) {
+	err = s.pool.QueryRow(ctx, `
+		SELECT count(*) FROM (SELECT FROM tokenbroker.sessions WHERE state = 'pending' LIMIT $1) pending`, limit).Scan(&n)
+	return n, postgres.Fault(err)
+}
+
 const sessionColumns = `s.id, s.state, s.client_id, s.client_name, s.user_id, s.created_at, s.last_used_at,
 	s.expires_at, s.ends_at, s.expires_at <= clock_timestamp(),
 	EXISTS (SELECT 1 FROM tokenbroker.users u WHERE u.id = s.user_id AND u.locked_at IS NOT NULL)`
@@ -222,10 +229,15 @@ func (s *Store) EndSession(ctx context.Context, id, endReason string, rec audit.
 }
 
 // keepFailedLegs keeps the records that there are none like yet, and returns them.
-// The session's row is locked, so that a call that is repeated finds them.
+// The session's row is locked, so that a call that is repeated finds them. What nobody
+// came back from before there was a user is returned alone: see the package comment.
 func keepFailedLegs(ctx context.Context, c *change, session *Session, failed []audit.Record) (kept []audit.Record, err error) {
 	for _, rec := range failed {
 		rec.SessionID, rec.UserID, rec.ClientID = session.ID, session.UserID, session.ClientID
+		if rec.UserID == "" && rec.Outcome == audit.Abandoned {
+			kept = append(kept, rec)
+			continue
+		}
 		var known bool
 		if err := c.QueryRow(ctx, `
 			SELECT EXISTS (SELECT 1 FROM tokenbroker.audit

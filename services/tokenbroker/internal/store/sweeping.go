@@ -100,6 +100,10 @@ type Retention struct {
 	Users time.Duration
 }
 
+// strangersKept is how long a session that never had a user is kept after its end,
+// with the records of its legs: long enough that those may be deleted at all.
+const strangersKept = 25 * time.Hour
+
 // Purge deletes at most limit rows of each kind that is past its retention, and
 // blobs that have expired. It returns how many rows it deleted.
 func (s *Store) Purge(ctx context.Context, r Retention, limit int) (deleted int64, err error) {
@@ -107,6 +111,12 @@ func (s *Store) Purge(ctx context.Context, r Retention, limit int) (deleted int6
 		sql string
 		age time.Duration
 	}{
+		{`WITH gone AS (DELETE FROM tokenbroker.sessions WHERE id IN (SELECT id FROM tokenbroker.sessions
+				WHERE state = 'ended' AND user_id IS NULL AND ended_at <= clock_timestamp() - make_interval(secs => $1) LIMIT $2)
+				RETURNING id),
+			records AS (DELETE FROM tokenbroker.audit WHERE session_id <> '' AND session_id IN (SELECT id FROM gone)
+				AND user_id = '' AND created_at < clock_timestamp() - interval '24 hours')
+			SELECT FROM gone`, min(r.Sessions, strangersKept)},
 		{`DELETE FROM tokenbroker.sessions WHERE id IN (SELECT id FROM tokenbroker.sessions
 			WHERE state = 'ended' AND ended_at <= clock_timestamp() - make_interval(secs => $1) LIMIT $2)`, r.Sessions},
 		{`DELETE FROM tokenbroker.events WHERE position IN (SELECT position FROM tokenbroker.events
