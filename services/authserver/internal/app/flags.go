@@ -26,6 +26,8 @@ type Flags struct {
 	TrustedProxy           []string      `placeholder:"CIDR" help:"Network of proxies whose X-Forwarded-For is believed (repeatable)."`
 	RegistrationsPerMinute int           `default:"60" help:"Client registrations per minute and address (${default})."`
 	RegistrationBurst      int           `default:"300" help:"Client registrations at once and address (${default})."`
+	LoginsPerMinute        int           `default:"60" help:"Logins begun, and approved, per minute and address (${default})."`
+	LoginBurst             int           `default:"300" help:"Logins begun, and approved, at once and address (${default})."`
 	RefreshGrace           time.Duration `default:"60s" help:"How long a rotated refresh token is answered with the same successor, 0 to 5m (${default})."`
 	KeyPublishDelay        time.Duration `default:"10m" help:"How long a new signing key is published before it signs (${default})."`
 	UnusedClients          time.Duration `default:"24h" help:"When a client that registered and never began a login is removed (${default})."`
@@ -39,6 +41,8 @@ func (f *Flags) Check() error {
 	if err := cmp.Or(
 		cli.Positive("registrations-per-minute", f.RegistrationsPerMinute),
 		cli.Positive("registration-burst", f.RegistrationBurst),
+		cli.Positive("logins-per-minute", f.LoginsPerMinute),
+		cli.Positive("login-burst", f.LoginBurst),
 		cli.Positive("unused-clients", f.UnusedClients),
 		cli.Positive("idle-clients", f.IdleClients),
 		f.Drain.Check(),

@@ -172,7 +172,7 @@ func newSystemWith(t *testing.T, o options) *system {
 	tel.Logger, err = telemetry.NewLogger(s.logs, "json", nil)
 	s.must(err)
 	flags := &app.Flags{
-		RegistrationsPerMinute: 600, RegistrationBurst: 600, RefreshGrace: time.Minute, KeyPublishDelay: 10 * time.Minute,
+		RegistrationsPerMinute: 600, RegistrationBurst: 600, LoginsPerMinute: 600, LoginBurst: 600, RefreshGrace: time.Minute, KeyPublishDelay: 10 * time.Minute,
 		UnusedClients: time.Hour, IdleClients: time.Hour, Drain: cli.Drain{DrainTimeout: time.Second},
 	}
 	if o.flags != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -112,6 +113,40 @@ func TestARegistrationIsKeptForWhoComesBackAndGivesWayWhenNobodyDoes(t *testing.
 		p := s.browser().get(tt.client.query())
 		if kept := p.status == http.StatusOK; kept != tt.kept {
 			t.Errorf("%s: kept = %v, want %v", name, kept, tt.kept)
+		}
+	}
+}
+
+func TestWhatOneAddressDoesWithLoginsIsLimited(t *testing.T) {
+	t.Parallel()
+	s := newSystemWith(t, options{flags: func(f *app.Flags) { f.LoginsPerMinute, f.LoginBurst = 1, 2 }})
+	c, b := s.client(), s.browser()
+	statuses := func(n int, do func() page) (list []int) {
+		for range n {
+			list = append(list, do().status)
+		}
+		return list
+	}
+	consent := b.get(c.query())
+	if got := statuses(2, func() page { return b.get(c.query()) }); consent.status != http.StatusOK || !slices.Equal(got, []int{200, 429}) {
+		t.Errorf("logins begun: %d, then %v", consent.status, got)
+	}
+	if got := statuses(3, func() page { return b.answer(consent, "approve") }); !slices.Equal(got, []int{303, 303, 429}) {
+		t.Errorf("logins approved: %v", got)
+	}
+	// Two logins over two providers have room for reloads, and not for more.
+	comeBack := func() page { return b.get(s.base + "/oauth/callback/corp?state=x&code=y") }
+	const room = 2 * (2 + 4)
+	if got := statuses(room, comeBack); slices.Contains(got, 429) {
+		t.Errorf("callbacks: %v", got)
+	}
+	for name, p := range map[string]page{
+		"a callback":   comeBack(),
+		"the question": b.get(s.base + "/oauth/confirm?request=x"),
+		"its answer":   b.post(s.base+"/oauth/confirm", nil),
+	} {
+		if p.status != http.StatusTooManyRequests || p.header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d, Retry-After %q", name, p.status, p.header.Get("Retry-After"))
 		}
 	}
 }

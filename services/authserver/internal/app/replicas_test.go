@@ -67,7 +67,7 @@ func (h *house) replica(pool *pgxpool.Pool, secrets ...string) *app.Server {
 	tel.Logger, err = telemetry.NewLogger(h.logs, "json", nil)
 	h.must(err)
 	flags := &app.Flags{
-		RegistrationsPerMinute: 600, RegistrationBurst: 600, RefreshGrace: time.Minute, KeyPublishDelay: 10 * time.Minute,
+		RegistrationsPerMinute: 600, RegistrationBurst: 600, LoginsPerMinute: 600, LoginBurst: 600, RefreshGrace: time.Minute, KeyPublishDelay: 10 * time.Minute,
 		UnusedClients: time.Hour, IdleClients: time.Hour,
 	}
 	flags.DrainTimeout = time.Second

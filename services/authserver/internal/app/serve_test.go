@@ -51,7 +51,7 @@ func TestTheProcessStartsWithoutTheBrokerAndSaysWhatItWaitsFor(t *testing.T) {
 	t.Setenv("AUTHSERVER_HMAC", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
 	flags := &app.Flags{
 		PublicAddress: freeAddress(t), GRPCAddress: freeAddress(t), BrokerAddress: freeAddress(t),
-		RegistrationsPerMinute: 1, RegistrationBurst: 1, RefreshGrace: time.Minute, UnusedClients: time.Hour, IdleClients: time.Hour, Drain: cli.Drain{DrainTimeout: time.Second},
+		RegistrationsPerMinute: 1, RegistrationBurst: 1, LoginsPerMinute: 1, LoginBurst: 1, RefreshGrace: time.Minute, UnusedClients: time.Hour, IdleClients: time.Hour, Drain: cli.Drain{DrainTimeout: time.Second},
 	}
 	flags.Path = writeResources(t, func(s string) string { return s })
 	flags.AdminAddress = freeAddress(t)
@@ -155,7 +155,7 @@ func TestAStartThatCannotWorkSaysWhy(t *testing.T) {
 		"no database":                {same, func(f *app.Flags) { f.DatabaseURLFile = "/nowhere" }, "/nowhere"},
 		"a wrong broker address":     {same, func(f *app.Flags) { f.BrokerAddress = "broker" }, "HOST:PORT"},
 	} {
-		flags := &app.Flags{PublicAddress: "127.0.0.1:0", GRPCAddress: "127.0.0.1:0", BrokerAddress: "127.0.0.1:1", RegistrationsPerMinute: 1, RegistrationBurst: 1, UnusedClients: 1, IdleClients: 1, Drain: cli.Drain{DrainTimeout: 1}}
+		flags := &app.Flags{PublicAddress: "127.0.0.1:0", GRPCAddress: "127.0.0.1:0", BrokerAddress: "127.0.0.1:1", RegistrationsPerMinute: 1, RegistrationBurst: 1, LoginsPerMinute: 1, LoginBurst: 1, UnusedClients: 1, IdleClients: 1, Drain: cli.Drain{DrainTimeout: 1}}
 		flags.Path = writeResources(t, tt.resources)
 		flags.LogLevel = 12
 		flags.TLSCert, flags.TLSKey, flags.TLSCA = files.Cert, files.Key, files.CA
@@ -192,7 +192,7 @@ func TestATakenAddressAndAWrongSecretAreNamed(t *testing.T) {
 			t.Setenv("AUTHSERVER_HMAC", cmp.Or(tt.hmac, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="))
 			flags := &app.Flags{
 				PublicAddress: "127.0.0.1:0", GRPCAddress: "127.0.0.1:0", BrokerAddress: "127.0.0.1:1", Database: databaseFlags(),
-				RegistrationsPerMinute: 1, RegistrationBurst: 1, UnusedClients: 1, IdleClients: 1, Drain: cli.Drain{DrainTimeout: 1},
+				RegistrationsPerMinute: 1, RegistrationBurst: 1, LoginsPerMinute: 1, LoginBurst: 1, UnusedClients: 1, IdleClients: 1, Drain: cli.Drain{DrainTimeout: 1},
 			}
 			flags.Path = writeResources(t, func(s string) string { return s })
 			flags.AdminAddress, flags.LogLevel = "127.0.0.1:0", 12
@@ -231,7 +231,7 @@ func TestFlagsThatMakeNoSenseAreRefused(t *testing.T) {
 		"no registrations":    {func(f *app.Flags) { f.RegistrationBurst = 0 }, "--registration-burst"},
 		"a proxy, no network": {func(f *app.Flags) { f.TrustedProxy = []string{"10.0.0.1"} }, "--trusted-proxy"},
 	} {
-		flags := &app.Flags{RegistrationsPerMinute: 1, RegistrationBurst: 1, UnusedClients: 1, IdleClients: 1, Drain: cli.Drain{DrainTimeout: 1}}
+		flags := &app.Flags{RegistrationsPerMinute: 1, RegistrationBurst: 1, LoginsPerMinute: 1, LoginBurst: 1, UnusedClients: 1, IdleClients: 1, Drain: cli.Drain{DrainTimeout: 1}}
 		tt.edit(flags)
 		if err := flags.Check(); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)

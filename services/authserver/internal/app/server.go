@@ -34,11 +34,9 @@ import (
 // key and userinfo requests that may come with it.
 const redeemTimeout = 25 * time.Second
 
-// Logins that one address may begin: room for an office behind one address.
-const (
-	loginsPerMinute = 600
-	loginBurst      = 1200
-)
+// returnsOfLogin is how often a browser may come back within one login, beside once
+// from each provider: to a question, with the answer, and for pages that are reloaded.
+const returnsOfLogin = 4
 
 // Requests that one address may send to the token, revocation and introspection
 // endpoints, together.
@@ -236,8 +234,11 @@ func (p *parts) mountFront(mux *http.ServeMux, walk *chain.Chain) error {
 	if err != nil {
 		return err
 	}
+	limiter := func(factor int) *web.Limiter {
+		return web.NewLimiter(factor*p.Flags.LoginsPerMinute, factor*p.Flags.LoginBurst)
+	}
 	front.New(front.Config{
-		Limiter: web.NewLimiter(loginsPerMinute, loginBurst), ConsentLimiter: web.NewLimiter(loginsPerMinute, loginBurst), TrustedProxies: proxies,
+		Limiter: limiter(1), ConsentLimiter: limiter(1), ReturnLimiter: limiter(len(p.auth.Providers) + returnsOfLogin), TrustedProxies: proxies,
 		BaseURL: p.base, Issuer: p.auth.Issuer, Callbacks: callbacks,
 		Checker: &authorize.Checker{Clients: p.store, Policy: p.policy},
 		Chain:   walk, Pages: renderer, Ring: forms, Metrics: p.metrics, Logger: p.Telemetry.Logger,

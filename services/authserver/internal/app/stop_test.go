@@ -32,7 +32,7 @@ func serve(t *testing.T, edit func(f *app.Flags)) *running {
 	t.Helper()
 	flags := &app.Flags{
 		PublicAddress: freeAddress(t), GRPCAddress: freeAddress(t),
-		RegistrationsPerMinute: 600, RegistrationBurst: 600, RefreshGrace: time.Minute, UnusedClients: time.Hour, IdleClients: time.Hour,
+		RegistrationsPerMinute: 600, RegistrationBurst: 600, LoginsPerMinute: 600, LoginBurst: 600, RefreshGrace: time.Minute, UnusedClients: time.Hour, IdleClients: time.Hour,
 	}
 	flags.DrainTimeout = 20 * time.Second
 	flags.Path = writeResources(t, func(s string) string { return s })

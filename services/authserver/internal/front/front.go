@@ -36,8 +36,9 @@ type Config struct {
 	Chain     *chain.Chain
 	Pages     *pages.Renderer
 	// Limiter bounds how many logins an address begins, ConsentLimiter how many it
-	// answers.
-	Limiter, ConsentLimiter *web.Limiter
+	// answers, ReturnLimiter how often it comes back to one from a provider, and for
+	// the question that may be left then.
+	Limiter, ConsentLimiter, ReturnLimiter *web.Limiter
 	// TrustedProxies may say who calls.
 	TrustedProxies []netip.Prefix
 	// Ring seals the tokens of forms.
@@ -67,12 +68,25 @@ func (f *Front) Mount(mux *http.ServeMux) {
 		mux.HandleFunc("HEAD "+path, notAllowed)
 	}
 	get(f.base+"/oauth/authorize", f.authorize)
-	get(f.base+"/oauth/confirm", f.showConfirm)
+	get(f.base+"/oauth/confirm", f.limited(f.showConfirm))
 	mux.HandleFunc("POST "+f.base+"/oauth/consent", f.consent)
-	mux.HandleFunc("POST "+f.base+"/oauth/confirm", f.confirm)
+	mux.HandleFunc("POST "+f.base+"/oauth/confirm", f.limited(f.confirm))
 	// Found as they are written: to the mux, some of what a path may have is a pattern.
-	get(f.base+"/oauth/callback", f.callback)
-	get(f.base+"/oauth/callback/", f.callback)
+	get(f.base+"/oauth/callback", f.limited(f.callback))
+	get(f.base+"/oauth/callback/", f.limited(f.callback))
+}
+
+// limited bounds how often an address comes back. Nothing of the request is looked at
+// before: the same one is good again a moment later.
+func (f *Front) limited(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if ok, wait := f.cfg.ReturnLimiter.Allow(web.ClientAddress(r, f.cfg.TrustedProxies)); !ok {
+			w.Header().Set("Retry-After", web.RetryAfter(wait))
+			f.fail(w, r, fault.New(fault.Exhausted, "too many browsers came back to a login from this address"))
+			return
+		}
+		h(w, r)
+	}
 }
 
 func notAllowed(w http.ResponseWriter, _ *http.Request) {
