@@ -3,6 +3,7 @@ package chain
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"chatelaine.dev/internal/fault"
@@ -17,9 +18,11 @@ const (
 
 // again is for a callback whose state is not good any more, or never was. A browser
 // that brings the answer of its last leg once more, as when a page is reloaded, goes
-// on where the login is.
+// on where the login is. One of them waits, the latest: that is the one which somebody
+// looks at.
 func (c *Chain) again(ctx context.Context, cb Callback, browserHash []byte, cause error) (Step, error) {
 	var known *store.AuthorizationRequest
+	var waiting <-chan struct{}
 	for deadline := time.Now().Add(patience); ; {
 		req, leg, err := c.cfg.Legs.SpentLeg(ctx, cb.State, cb.Providers, browserHash)
 		switch {
@@ -35,13 +38,52 @@ func (c *Chain) again(ctx context.Context, cb Callback, browserHash []byte, caus
 		case leg.Retry, settled(req, leg.Provider):
 			return c.next(ctx, req)
 		case time.Now().After(deadline):
-			return Step{}, fault.New(fault.Unavailable, "the answer of the provider is still being worked on").WithReason(ReasonBusy)
+			return Step{}, busy()
+		}
+		if known == nil {
+			var leave func()
+			waiting, leave = c.waiters.enter(cb.State)
+			defer leave()
 		}
 		known = req
 		select {
 		case <-ctx.Done():
 			return Step{}, fault.From(ctx.Err())
+		case <-waiting:
+			return Step{}, busy()
 		case <-time.After(glance):
+		}
+	}
+}
+
+func busy() error {
+	return fault.New(fault.Unavailable, "the answer of the provider is still being worked on").WithReason(ReasonBusy)
+}
+
+// waiters are the callbacks that wait for an earlier one, by state.
+type waiters struct {
+	mu sync.Mutex
+	by map[string]chan struct{}
+}
+
+// enter sends away who waits for the same state. The channel is closed when somebody
+// else comes; leave must be called.
+func (w *waiters) enter(state string) (sentAway <-chan struct{}, leave func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if before, ok := w.by[state]; ok {
+		close(before)
+	}
+	me := make(chan struct{})
+	if w.by == nil {
+		w.by = map[string]chan struct{}{}
+	}
+	w.by[state] = me
+	return me, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.by[state] == me {
+			delete(w.by, state)
 		}
 	}
 }

@@ -137,3 +137,40 @@ func TestAnAnswerToAQuestionThatWasNotAskedIssuesNoCode(t *testing.T) {
 		t.Errorf("%+v, %v", step, err)
 	}
 }
+
+// Somebody who reloads without end must not hold a request, and looks into the store,
+// for each reload.
+func TestOfManyReloadsOneWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &spent{since: time.Now(), busy: 3 * time.Second, ends: linked, provider: "corp", request: store.AuthorizationRequest{
+			ID: "r", Phase: store.PhaseLegs, Progress: store.Progress{Providers: []store.Provider{
+				{Name: "corp", AuthorizationEndpoint: "https://corp.example/", State: store.LinkMissing},
+				{Name: "octohub", AuthorizationEndpoint: "https://octohub.example/", State: store.LinkMissing},
+			}},
+		}}
+		ring, err := keyring.New(secret.NewBytes(make([]byte, keyring.KeySize)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := chain.New(chain.Config{Requests: s, Legs: s, Ring: ring, RedeemTimeout: time.Second, Logger: slog.New(slog.DiscardHandler)})
+		const reloads = 5
+		answers := make([]chan error, reloads)
+		for i := range answers {
+			answers[i] = make(chan error, 1)
+			go func() {
+				_, err := c.Return(t.Context(), chain.Callback{Providers: []string{"corp"}, State: "state", Code: "code"}, []byte("browser"))
+				answers[i] <- err
+			}()
+			synctest.Wait()
+		}
+		for i, answer := range answers {
+			switch err := <-answer; {
+			case i < reloads-1 && (fault.ReasonOf(err) != chain.ReasonBusy || time.Since(s.since) > 0):
+				t.Errorf("reload %d: %v after %v, want to be sent away at once", i, err, time.Since(s.since))
+			case i == reloads-1 && err != nil:
+				t.Errorf("the last reload: %v", err)
+			}
+		}
+	})
+}

@@ -99,7 +99,8 @@ type Config struct {
 type Chain struct {
 	cfg Config
 	// known holds the list of providers; who has taken it out may renew it.
-	known chan providerList
+	known   chan providerList
+	waiters waiters
 }
 
 // New returns a chain.
