@@ -26,7 +26,10 @@
 // Every call has a deadline of ten seconds, reads at most 1 MiB, follows no
 // redirect, and connects through the outbound guard under the provider's own
 // policy. A provider that fails again and again is left alone for a moment (a
-// circuit breaker per provider).
+// circuit breaker per provider). Anybody can bring a code that is none, so redemptions
+// have a breaker apart, which opens where the provider does not answer at all: they
+// cannot keep the tokens of others from being renewed. A provider that asks for fewer
+// requests (429) is not down; Retry-After says when to come again.
 //
 // What it leaves out: storing tokens, deciding when to refresh, and the front
 // channel (state, PKCE and nonce belong to the authorization server).

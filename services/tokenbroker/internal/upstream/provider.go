@@ -202,6 +202,7 @@ func (p *Provider) tokenRequest(ctx context.Context, e endpoints, operation stri
 	var t tokens
 	err = p.client.Do(ctx, endpoint.Request{
 		Operation: operation, Method: "POST", URL: e.token, Form: form, Auth: auth,
+		Apart: form.Get("grant_type") == "authorization_code",
 	}, func(resp *endpoint.Response) error {
 		var err error
 		t, err = p.protocol.read(resp)

@@ -59,9 +59,10 @@ type Config struct {
 type Client struct {
 	cfg     Config
 	breaker *Breaker
+	apart   *Breaker // of requests that say so
 }
 
-// NewClient returns a client with a breaker of its own.
+// NewClient returns a client with breakers of its own.
 func NewClient(cfg Config) *Client {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -69,7 +70,7 @@ func NewClient(cfg Config) *Client {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultTimeout
 	}
-	return &Client{cfg: cfg, breaker: NewBreaker(cfg.Now)}
+	return &Client{cfg: cfg, breaker: NewBreaker(cfg.Now), apart: NewBreaker(cfg.Now)}
 }
 
 // Request is one request.
@@ -88,6 +89,10 @@ type Request struct {
 	Bearer secret.String
 	// Header is added to what the client itself sets. It cannot replace Authorization.
 	Header http.Header
+	// Apart says that a stranger can have the request made, and say what is in it. How
+	// the server takes it must not stop what others need of that server, so that it has
+	// a breaker apart, which an answer never opens, be it a 5xx.
+	Apart bool
 }
 
 // Response is an answer that was read whole.
@@ -97,6 +102,8 @@ type Response struct {
 	Body        []byte
 	// SentAt is when the request was begun, from which lifetimes count.
 	SentAt time.Time
+
+	retryAfter string
 }
 
 // Do sends the request once and hands a 2xx answer to read, whose error is the
@@ -105,7 +112,11 @@ func (c *Client) Do(ctx context.Context, req Request, read func(*Response) error
 	ctx, done := c.cfg.Observer.start(ctx, c.cfg.Label, req.Operation)
 	defer func() { done(err) }()
 
-	ok, wait := c.breaker.allow()
+	breaker := c.breaker
+	if req.Apart {
+		breaker = c.apart
+	}
+	ok, wait := breaker.allow()
 	if !ok {
 		return c.unavailable(nil, "is left alone for a moment after repeated failures", false).
 			WithRetryAfter(max(wait, time.Second))
@@ -116,15 +127,15 @@ func (c *Client) Do(ctx context.Context, req Request, read func(*Response) error
 	resp, err := c.send(ctx, req)
 	switch {
 	case err != nil && parent.Err() != nil:
-		c.breaker.report(healthUnknown)
+		breaker.report(healthUnknown)
 		return err
 	case err != nil:
-		c.breaker.report(healthDown)
+		breaker.report(healthDown)
 		return err
-	case resp.Status >= 500:
-		c.breaker.report(healthDown)
+	case resp.Status >= 500 && !req.Apart:
+		breaker.report(healthDown)
 	default:
-		c.breaker.report(healthUp)
+		breaker.report(healthUp)
 	}
 	if resp.Status/100 == 2 {
 		return read(resp)
@@ -152,12 +163,10 @@ func (c *Client) send(ctx context.Context, req Request) (*Response, error) {
 	if err != nil {
 		return nil, c.network(err, true)
 	}
-	out := &Response{Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Body: body, SentAt: sentAt}
-	if resp.StatusCode == http.StatusTooManyRequests {
-		return nil, c.unavailable(nil, "asks for fewer requests", true).
-			WithRetryAfter(retryAfter(resp.Header.Get("Retry-After")))
-	}
-	return out, nil
+	return &Response{
+		Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Body: body, SentAt: sentAt,
+		retryAfter: resp.Header.Get("Retry-After"),
+	}, nil
 }
 
 func (c *Client) build(ctx context.Context, req Request) (*http.Request, error) {
@@ -186,6 +195,9 @@ func (c *Client) build(ctx context.Context, req Request) (*http.Request, error) 
 
 // failure turns an answer other than 2xx into an error.
 func (c *Client) failure(resp *Response, bearer bool) error {
+	if resp.Status == http.StatusTooManyRequests { // it is well, and says when it wants more
+		return c.unavailable(nil, "asks for fewer requests", true).WithRetryAfter(retryAfter(resp.retryAfter))
+	}
 	status := "answered with HTTP status " + strconv.Itoa(resp.Status)
 	if resp.Status < 400 || resp.Status >= 500 || resp.Status == http.StatusRequestTimeout {
 		return c.unavailable(nil, status, true) // redirects are not followed
