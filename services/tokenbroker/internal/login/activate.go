@@ -161,7 +161,7 @@ func (s *Service) prepare(ctx context.Context, snapshot *deployment.Snapshot, pl
 		}
 		a.Promotions = append(a.Promotions, promotion)
 		if p, err := snapshot.Providers.Provider(leg.Provider); err == nil && p.Primary() {
-			a.Login, a.LoginName = true, leg.Name
+			a.LoginLeg, a.LoginName = leg.ID, leg.Name
 		}
 	}
 	return a, nil

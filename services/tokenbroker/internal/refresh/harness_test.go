@@ -189,7 +189,7 @@ func (f *fixture) login(ttl time.Duration) {
 	p.Sealed, err = f.sealer.SealTokens(ctx, f.granted, store.ConnectionPlace(p.ConnectionID, p.FromVersion+1))
 	must(f.t, err)
 	f.session, err = f.store.Activate(ctx, store.Activation{
-		SessionID: id, UserID: staged.Session.UserID, Lifetime: time.Hour, Idle: time.Hour, Login: true,
+		SessionID: id, UserID: staged.Session.UserID, Lifetime: time.Hour, Idle: time.Hour, LoginLeg: leg.ID,
 		Promotions: []store.Promotion{p}, Record: audit.Record{Action: audit.SessionActivated, Outcome: audit.Success},
 	})
 	must(f.t, err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"chatelaine.dev/internal/postgres"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
@@ -92,16 +93,19 @@ type Activation struct {
 	// Lifetime is the absolute one, Idle the one until the next touch; both from now.
 	Lifetime, Idle time.Duration
 	Promotions     []Promotion
-	// Login says that the primary leg is among the promotions: the person has
-	// logged in, under this name, and their sessions are unlocked.
-	Login     bool
-	LoginName string
-	Record    audit.Record
+	// LoginLeg is the primary provider's leg when it is among the promotions: the
+	// person has logged in, under this name, and their sessions are unlocked.
+	LoginLeg, LoginName string
+	Record              audit.Record
+
+	// loggedIn is when LoginLeg came.
+	loggedIn time.Time
 }
 
 // Activate promotes staged legs and activates the session in one transaction. An
 // active session stays as it is but for the promotions. Errors: IsStale when the
-// plan is no longer true (plan again), and those of lockSession.
+// plan is no longer true (plan again), those of lockSession, and Precondition with
+// reason SESSION_LOCKED when the login is older than what has locked the person.
 func (s *Store) Activate(ctx context.Context, a Activation) (session Session, err error) {
 	// One order of locks for all: connections by id.
 	slices.SortFunc(a.Promotions, func(x, y Promotion) int { return strings.Compare(x.ConnectionID, y.ConnectionID) })
@@ -114,8 +118,12 @@ func (s *Store) Activate(ctx context.Context, a Activation) (session Session, er
 			return errStale
 		}
 		for i := range a.Promotions {
-			if err := promote(ctx, c, &locked, &a.Promotions[i]); err != nil {
+			redeemed, err := promote(ctx, c, &locked, &a.Promotions[i])
+			if err != nil {
 				return err
+			}
+			if a.Promotions[i].LegID == a.LoginLeg {
+				a.loggedIn = redeemed
 			}
 		}
 		if err := a.finish(ctx, c, &locked); err != nil {
@@ -131,8 +139,8 @@ func (s *Store) Activate(ctx context.Context, a Activation) (session Session, er
 }
 
 func (a *Activation) finish(ctx context.Context, c *change, session *Session) error {
-	if a.Login { // first: what it unlocks are the sessions that were active before
-		if err := unlockUser(ctx, c, a.UserID, a.LoginName); err != nil {
+	if a.LoginLeg != "" { // first: what it unlocks are the sessions that were active before
+		if err := unlockUser(ctx, c, a); err != nil {
 			return err
 		}
 	}
@@ -155,32 +163,37 @@ func (a *Activation) finish(ctx context.Context, c *change, session *Session) er
 }
 
 // unlockUser notes a login. Caches of sessions that were locked until now hold
-// refusals.
-func unlockUser(ctx context.Context, c *change, userID, name string) error {
-	var locked bool
+// refusals. A login from before the lock says nothing of the time since.
+func unlockUser(ctx context.Context, c *change, a *Activation) error {
+	var lockedAt *time.Time
 	if err := c.QueryRow(ctx, `
-		SELECT locked_at IS NOT NULL FROM tokenbroker.users WHERE id = $1 FOR NO KEY UPDATE`, userID).Scan(&locked); err != nil {
+		SELECT locked_at FROM tokenbroker.users WHERE id = $1 FOR NO KEY UPDATE`, a.UserID).Scan(&lockedAt); err != nil {
 		return err
+	}
+	if lockedAt != nil && !a.loggedIn.After(*lockedAt) {
+		return sessionLocked()
 	}
 	if _, err := c.Exec(ctx, `
 		UPDATE tokenbroker.users SET last_login_at = clock_timestamp(), locked_at = NULL, name = $2 WHERE id = $1`,
-		userID, name); err != nil {
+		a.UserID, a.LoginName); err != nil {
 		return err
 	}
-	if !locked {
+	if lockedAt == nil {
 		return nil
 	}
-	return voidSessions(ctx, c, userID)
+	return voidSessions(ctx, c, a.UserID)
 }
 
-func promote(ctx context.Context, c *change, session *Session, p *Promotion) error {
-	tag, err := c.Exec(ctx, `DELETE FROM tokenbroker.staged_legs WHERE id = $1 AND session_id = $2`, p.LegID, session.ID)
+// promote returns when the leg came.
+func promote(ctx context.Context, c *change, session *Session, p *Promotion) (came time.Time, err error) {
+	err = c.QueryRow(ctx, `DELETE FROM tokenbroker.staged_legs WHERE id = $1 AND session_id = $2 RETURNING created_at`, p.LegID, session.ID).Scan(&came)
+	if postgres.IsNoRows(err) {
+		return came, errStale // the leg was run again, or skipped
+	}
 	if err != nil {
-		return err
+		return came, err
 	}
-	if tag.RowsAffected() == 0 {
-		return errStale // the leg was run again, or skipped
-	}
+	var tag pgconn.CommandTag
 	if p.FromVersion == 0 {
 		tag, err = c.Exec(ctx, `
 			INSERT INTO tokenbroker.connections (id, user_id, provider, realm, subject, name, scopes, status, version,
@@ -206,12 +219,12 @@ func promote(ctx context.Context, c *change, session *Session, p *Promotion) err
 		c.connectionChanged(p.ConnectionID)
 	}
 	if err != nil {
-		return err
+		return came, err
 	}
 	if tag.RowsAffected() == 0 {
-		return errStale // renewed, or made, by somebody else meanwhile
+		return came, errStale // renewed, or made, by somebody else meanwhile
 	}
-	return link(ctx, c, session, p.Provider, p.ConnectionID)
+	return came, link(ctx, c, session, p.Provider, p.ConnectionID)
 }
 
 // link makes the session use the connection. What caches hold of the one that it

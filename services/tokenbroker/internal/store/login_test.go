@@ -355,6 +355,29 @@ func TestALoginUnlocksTheUser(t *testing.T) {
 	}
 }
 
+// Somebody who is disabled must not get out of the lock by a login that they had begun
+// before, in another tab.
+func TestALoginFromBeforeTheLockUnlocksNobody(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.login("alice")
+	before := f.begin()
+	f.stage(before, "alice")
+	f.exec(`UPDATE tokenbroker.users SET locked_at = clock_timestamp()`)
+	_, err := f.activate(t.Context(), before)
+	wantReason(t, err, reason.SessionLocked)
+	if a, err := f.ActiveSession(t.Context(), s.ID); err != nil || !a.Locked {
+		t.Errorf("locked = %v, %v", a.Locked, err)
+	}
+	if pending, err := f.LoadSession(t.Context(), before); err != nil || pending.State != store.SessionPending {
+		t.Errorf("the login is %s, %v", pending.State, err)
+	}
+	f.login("alice")
+	if a, err := f.ActiveSession(t.Context(), s.ID); err != nil || a.Locked {
+		t.Errorf("after a login: locked = %v, %v", a.Locked, err)
+	}
+}
+
 func TestLoadingWhileLegsCommitSeesOneMoment(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

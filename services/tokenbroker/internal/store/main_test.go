@@ -94,7 +94,7 @@ func activation(p store.Plan) store.Activation {
 			promotion.ConnectionID, promotion.FromVersion = l.Existing.ID, l.Existing.Version
 		}
 		if l.Provider == "corp" {
-			a.Login, a.LoginName = true, l.Name
+			a.LoginLeg, a.LoginName = l.ID, l.Name
 		}
 		a.Promotions = append(a.Promotions, promotion)
 	}

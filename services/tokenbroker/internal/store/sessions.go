@@ -171,10 +171,14 @@ func (s *Store) TouchSession(ctx context.Context, id, clientID string, idle time
 	case session.ClientID != clientID:
 		return time.Time{}, ClientMismatch()
 	case session.State == SessionActive && !session.Expired && session.Locked:
-		return time.Time{}, fault.New(fault.Precondition, "the session is locked until the person logs in again").
-			WithReason(reason.SessionLocked)
+		return time.Time{}, sessionLocked()
 	}
 	return time.Time{}, sessionEnded()
+}
+
+func sessionLocked() error {
+	return fault.New(fault.Precondition, "the session is locked until the person logs in again").
+		WithReason(reason.SessionLocked)
 }
 
 // ClientMismatch is the error for a session that belongs to another client.
