@@ -107,6 +107,29 @@ func TestABrokerThatIsDownCostsNoToken(t *testing.T) {
 	}
 }
 
+// While the broker's keys are changed, one replica may lack the key that another has
+// sealed a login with. The next request meets another replica.
+func TestABrokerThatCannotOpenALoginNowCostsNoCode(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	c := s.client()
+	code := c.login(s.browser())
+	for _, err := range []error{
+		fault.New(fault.Precondition, "no such key").WithReason("seal_key_unknown"),
+		fault.New(fault.Precondition, "of a later version").WithReason("NEW_REASON"),
+		fault.New(fault.Precondition, "no reason"),
+	} {
+		s.broker.Fail(err)
+		if got := c.redeem(code); got.status != http.StatusServiceUnavailable || got.Error != "temporarily_unavailable" {
+			t.Errorf("%v: %d %s", err, got.status, got.Error)
+		}
+	}
+	s.broker.Fail(nil)
+	if got := c.redeem(code); got.status != http.StatusOK {
+		t.Errorf("at the next try: %d %s", got.status, got.Error)
+	}
+}
+
 func TestACodeThatComesTwiceEndsTheSessionEverywhere(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)

@@ -383,7 +383,7 @@ func (b *Broker) ActivateSession(_ context.Context, in *brokerv1.ActivateSession
 	}
 	for _, p := range b.providers {
 		if s.links[p.GetName()] == 0 && !p.GetOptional() {
-			return nil, fault.New(fault.Precondition, "a required provider is missing")
+			return nil, fault.New(fault.Precondition, "a required provider is missing").WithReason("PROVIDER_REQUIRED")
 		}
 	}
 	if s.state == "pending" {

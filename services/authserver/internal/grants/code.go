@@ -134,8 +134,9 @@ func (s *Service) narrow(sess *session, r fosite.AccessRequester) error {
 }
 
 // brokerError says what it means for a grant that the broker did not confirm its
-// session. Only a certain no is one: otherwise nothing is spent and the client may
-// try again.
+// session. Only a certain no is one, and those are named here: anything else, such as
+// one replica of the broker without the key that another has sealed with, may be gone
+// at the next try, so that nothing is spent and the client may make it.
 func (s *Service) brokerError(ctx context.Context, g *store.Grant, err error) error {
 	refused := fosite.ErrInvalidGrant.WithHint("The session has ended; a new login is needed.").WithWrap(causeOf(err))
 	switch reason := fault.ReasonOf(err); {
@@ -147,7 +148,7 @@ func (s *Service) brokerError(ctx context.Context, g *store.Grant, err error) er
 			return endErr
 		}
 		return refused
-	case fault.KindOf(err) == fault.Precondition: // it can never become active
+	case reason == "PROVIDER_REQUIRED", reason == "PRIMARY_REQUIRED": // it can never become active
 		if endErr := s.endSession(ctx, g, brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED); endErr != nil {
 			return endErr
 		}
