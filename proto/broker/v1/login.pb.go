@@ -590,6 +590,8 @@ type RedeemCodeResponse struct {
 	// Set when this user was connected to a different account of this provider before; the person confirms the change
 	// before the authorization code is issued.
 	AccountChange *AccountChange `protobuf:"bytes,4,opt,name=account_change,json=accountChange,proto3" json:"account_change,omitempty"`
+	// The leg that was staged. A later redemption for the same provider takes its place, under another id.
+	LegId         string `protobuf:"bytes,5,opt,name=leg_id,json=legId,proto3" json:"leg_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -650,6 +652,13 @@ func (x *RedeemCodeResponse) GetAccountChange() *AccountChange {
 		return x.AccountChange
 	}
 	return nil
+}
+
+func (x *RedeemCodeResponse) GetLegId() string {
+	if x != nil {
+		return x.LegId
+	}
+	return ""
 }
 
 // Identity is a person at one provider.
@@ -887,7 +896,10 @@ type ActivateSessionRequest struct {
 	// Pending session.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Client that redeems the code; must be the one that began the session.
-	ClientId      string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// The legs that the chain has seen and the person has confirmed: the leg_id of each redemption. Others that are staged
+	// are not promoted. Empty promotes all: what an authorization server says that keeps no ids.
+	LegIds        []string `protobuf:"bytes,3,rep,name=leg_ids,json=legIds,proto3" json:"leg_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -934,6 +946,13 @@ func (x *ActivateSessionRequest) GetClientId() string {
 		return x.ClientId
 	}
 	return ""
+}
+
+func (x *ActivateSessionRequest) GetLegIds() []string {
+	if x != nil {
+		return x.LegIds
+	}
+	return nil
 }
 
 // ActivateSessionResponse describes the active session.
@@ -1303,12 +1322,13 @@ const file_broker_v1_login_proto_rawDesc = "" +
 	"\rcode_verifier\x18\x04 \x01(\tB\r\xbaH\ar\x05\x10+\x18\x80\x01\x80\x01\x01R\fcodeVerifier\x12\x1e\n" +
 	"\x05nonce\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05nonce\x12-\n" +
 	"\fredirect_uri\x18\x06 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x10R\vredirectUri\"\xcd\x01\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x10R\vredirectUri\"\xe4\x01\n" +
 	"\x12RedeemCodeResponse\x12/\n" +
 	"\bidentity\x18\x01 \x01(\v2\x13.broker.v1.IdentityR\bidentity\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12,\n" +
 	"\x05links\x18\x03 \x03(\v2\x16.broker.v1.SessionLinkR\x05links\x12?\n" +
-	"\x0eaccount_change\x18\x04 \x01(\v2\x18.broker.v1.AccountChangeR\raccountChange\"N\n" +
+	"\x0eaccount_change\x18\x04 \x01(\v2\x18.broker.v1.AccountChangeR\raccountChange\x12\x15\n" +
+	"\x06leg_id\x18\x05 \x01(\tR\x05legId\"N\n" +
 	"\bIdentity\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1323,13 +1343,14 @@ const file_broker_v1_login_proto_rawDesc = "" +
 	"\bprovider\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18?R\bprovider\x12;\n" +
 	"\x06reason\x18\x03 \x01(\x0e2\x15.broker.v1.SkipReasonB\f\xbaH\t\x82\x01\x06\x10\x01 \x00 \x04R\x06reason\"D\n" +
 	"\x14SkipProviderResponse\x12,\n" +
-	"\x05links\x18\x01 \x03(\v2\x16.broker.v1.SessionLinkR\x05links\"l\n" +
+	"\x05links\x18\x01 \x03(\v2\x16.broker.v1.SessionLinkR\x05links\"\x98\x01\n" +
 	"\x16ActivateSessionRequest\x12)\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\tsessionId\x12'\n" +
 	"\tclient_id\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x10R\bclientId\"\x9b\x01\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x10R\bclientId\x12*\n" +
+	"\aleg_ids\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10d\"\ar\x05\x10\x01\x18\x80\x01R\x06legIds\"\x9b\x01\n" +
 	"\x17ActivateSessionResponse\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x129\n" +
 	"\n" +

@@ -57,7 +57,8 @@ type LoginServiceClient interface {
 	// SkipProvider records that an optional provider was not connected in this session. Refused for a required one.
 	SkipProvider(ctx context.Context, in *SkipProviderRequest, opts ...grpc.CallOption) (*SkipProviderResponse, error)
 	// ActivateSession promotes what a pending session staged, in one transaction. Idempotent: an active session answers
-	// as the first call did. Refused while a required provider is missing.
+	// as the first call did. Refused while a required provider is missing, and, with FAILED_PRECONDITION and reason
+	// SESSION_LOCKED, where the login is older than what has locked its person.
 	ActivateSession(ctx context.Context, in *ActivateSessionRequest, opts ...grpc.CallOption) (*ActivateSessionResponse, error)
 	// TouchSession confirms, on each refresh grant, that a session is still active, and extends it up to its absolute end.
 	// A session whose person must log in again first fails with FAILED_PRECONDITION and reason SESSION_LOCKED: it has not
@@ -172,7 +173,8 @@ type LoginServiceServer interface {
 	// SkipProvider records that an optional provider was not connected in this session. Refused for a required one.
 	SkipProvider(context.Context, *SkipProviderRequest) (*SkipProviderResponse, error)
 	// ActivateSession promotes what a pending session staged, in one transaction. Idempotent: an active session answers
-	// as the first call did. Refused while a required provider is missing.
+	// as the first call did. Refused while a required provider is missing, and, with FAILED_PRECONDITION and reason
+	// SESSION_LOCKED, where the login is older than what has locked its person.
 	ActivateSession(context.Context, *ActivateSessionRequest) (*ActivateSessionResponse, error)
 	// TouchSession confirms, on each refresh grant, that a session is still active, and extends it up to its absolute end.
 	// A session whose person must log in again first fails with FAILED_PRECONDITION and reason SESSION_LOCKED: it has not

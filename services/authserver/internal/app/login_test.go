@@ -484,6 +484,30 @@ func TestAnotherAccountThanBeforeIsConfirmedBeforeTheCode(t *testing.T) {
 	})
 }
 
+// A code that is redeemed when the chain is over, as after an answer that got lost, puts
+// an account in place that nobody has seen.
+func TestOnlyTheAccountsThatThePersonHasSeenBecomeTheirs(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]bool{"as they were seen": false, "with another one after": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSystem(t)
+			c := s.client()
+			code := c.login(s.browser())
+			if late {
+				s.broker.Redeemed("octohub")
+			}
+			if got := c.redeem(code); got.status != http.StatusOK {
+				t.Fatalf("tokens %+v", got)
+			}
+			active := s.broker.Sessions("active")
+			if len(active) != 1 || !s.broker.Linked(active[0], "corp") || s.broker.Linked(active[0], "octohub") == late {
+				t.Errorf("sessions %v, linked with octohub: %t", active, s.broker.Linked(active[0], "octohub"))
+			}
+		})
+	}
+}
+
 func TestAQuestionThatAnotherTabHasRaisedIsNotUndone(t *testing.T) {
 	t.Parallel()
 	const raise = `UPDATE authserver.authorization_requests SET phase = 'confirm', version = version + 1,

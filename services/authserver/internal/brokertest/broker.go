@@ -48,6 +48,7 @@ type session struct {
 	locked           bool
 	reason           brokerv1.SessionEndReason
 	links            map[string]brokerv1.SessionLinkState
+	legs             map[string]string // by provider, the id of the leg that is staged
 	skips            map[string]brokerv1.SkipReason
 	failures         []*brokerv1.FailedLeg // as the broker records them
 	ends             time.Time             // set by the first activation, for good
@@ -168,6 +169,32 @@ func (b *Broker) Sessions(state string) []string {
 		}
 	}
 	return ids
+}
+
+// Redeemed makes every pending session's leg at a provider another one, as a code does
+// that is redeemed after the chain has ended.
+func (b *Broker) Redeemed(provider string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.sessions {
+		if s.state == "pending" {
+			s.stage(provider)
+		}
+	}
+}
+
+func (s *session) stage(provider string) {
+	if s.legs == nil {
+		s.legs = map[string]string{}
+	}
+	s.legs[provider] = rand.Text()
+}
+
+// Linked reports whether a session has an account at a provider.
+func (b *Broker) Linked(id, provider string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sessions[id].links[provider] == brokerv1.SessionLinkState_SESSION_LINK_STATE_LINKED
 }
 
 // Skips returns why a session's providers were skipped.
@@ -331,7 +358,8 @@ func (b *Broker) RedeemCode(_ context.Context, in *brokerv1.RedeemCodeRequest) (
 		return nil, fault.New(fault.Precondition, "the primary leg comes first").WithReason("IDENTITY_INVALID", "provider", in.GetProvider())
 	}
 	s.links[p.GetName()] = brokerv1.SessionLinkState_SESSION_LINK_STATE_LINKED
-	answer := &brokerv1.RedeemCodeResponse{Identity: code.identity, UserId: s.userID, Links: b.links(s)}
+	s.stage(p.GetName())
+	answer := &brokerv1.RedeemCodeResponse{Identity: code.identity, UserId: s.userID, Links: b.links(s), LegId: s.legs[p.GetName()]}
 	if before := b.accounts[s.userID+"/"+p.GetName()]; before != "" && before != code.identity.GetSubject() {
 		answer.AccountChange = &brokerv1.AccountChange{PreviousName: before, NewName: code.identity.GetName()}
 	}
@@ -380,6 +408,11 @@ func (b *Broker) ActivateSession(_ context.Context, in *brokerv1.ActivateSession
 		return nil, fault.New(fault.NotFound, "no such session").WithReason("SESSION_NOT_FOUND")
 	case s.state == "ended" || s.clientID != in.GetClientId():
 		return nil, fault.New(fault.Precondition, "the session has ended").WithReason("SESSION_ENDED")
+	}
+	for name, id := range s.legs {
+		if len(in.GetLegIds()) > 0 && !slices.Contains(in.GetLegIds(), id) {
+			s.links[name] = 0
+		}
 	}
 	for _, p := range b.providers {
 		if s.links[p.GetName()] == 0 && !p.GetOptional() {

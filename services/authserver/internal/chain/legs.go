@@ -196,7 +196,7 @@ func (c *Chain) redeem(ctx context.Context, req *store.AuthorizationRequest, p *
 // linked is what a redeemed code changes.
 func linked(provider string, answer *brokerv1.RedeemCodeResponse) change {
 	return func(req *store.AuthorizationRequest) {
-		setLinks(req, provider, store.LinkLinked, answer.GetLinks())
+		setLinks(req, provider, store.LinkLinked, answer.GetLegId(), answer.GetLinks())
 		if id := answer.GetUserId(); id != "" {
 			req.UserID = id
 		}
@@ -240,16 +240,21 @@ func (c *Chain) giveUp(ctx context.Context, req *store.AuthorizationRequest, p *
 	}
 	c.leg(ctx, req, p.Name, "skipped_"+f.outcome())
 	name := p.Name
-	return func(req *store.AuthorizationRequest) { setLinks(req, name, store.LinkSkipped, answer.GetLinks()) }, nil, nil
+	return func(req *store.AuthorizationRequest) { setLinks(req, name, store.LinkSkipped, "", answer.GetLinks()) }, nil, nil
 }
 
 // setLinks notes how one provider ended and takes over what the broker says the
-// session has. What it says is missing may have been linked since: that is left.
-func setLinks(req *store.AuthorizationRequest, provider string, state store.LinkState, links []*brokerv1.SessionLink) {
+// session has. What it says is missing may have been linked since: that is left. A leg
+// of which it says so, but whose redemption nobody here has seen, is walked anew: whose
+// account it is, the person was not asked.
+func setLinks(req *store.AuthorizationRequest, provider string, state store.LinkState, legID string, links []*brokerv1.SessionLink) {
+	known := false // brokers of the version before name no legs
 	for i := range req.Progress.Providers {
-		if p := &req.Progress.Providers[i]; p.Name == provider {
-			p.State = state
+		p := &req.Progress.Providers[i]
+		if p.Name == provider {
+			p.State, p.LegID = state, legID
 		}
+		known = known || p.LegID != ""
 	}
 	for _, link := range links {
 		for i := range req.Progress.Providers {
@@ -259,9 +264,11 @@ func setLinks(req *store.AuthorizationRequest, provider string, state store.Link
 			}
 			switch link.GetState() {
 			case brokerv1.SessionLinkState_SESSION_LINK_STATE_LINKED:
-				p.State = store.LinkLinked
+				if p.LegID != "" || !known {
+					p.State = store.LinkLinked
+				}
 			case brokerv1.SessionLinkState_SESSION_LINK_STATE_SKIPPED:
-				p.State = store.LinkSkipped
+				p.State, p.LegID = store.LinkSkipped, ""
 			}
 		}
 	}

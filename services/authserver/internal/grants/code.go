@@ -101,7 +101,9 @@ func (h *activation) HandleTokenEndpointRequest(ctx context.Context, r fosite.Ac
 	if err := h.narrow(sess, r); err != nil {
 		return err
 	}
-	active, err := h.cfg.Broker.ActivateSession(ctx, &brokerv1.ActivateSessionRequest{SessionId: sess.grant.SessionID, ClientId: sess.grant.ClientID})
+	active, err := h.cfg.Broker.ActivateSession(ctx, &brokerv1.ActivateSessionRequest{
+		SessionId: sess.grant.SessionID, ClientId: sess.grant.ClientID, LegIds: sess.legs,
+	})
 	if err != nil {
 		return h.brokerError(ctx, &sess.grant, err)
 	}

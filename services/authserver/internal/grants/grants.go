@@ -165,10 +165,12 @@ func (s *Service) IssueCode(ctx context.Context, client *store.Client, req *stor
 	for _, r := range req.Params.Resources {
 		ar.GrantAudience(r)
 	}
-	response, err := s.provider.NewAuthorizeResponse(ctx, ar, newSession(store.Grant{
+	sess := newSession(store.Grant{
 		ID: ar.ID, SessionID: req.SessionID, UserID: req.UserID, ClientID: client.ID,
 		Scopes: req.Params.Scopes, Resources: req.Params.Resources,
-	}))
+	})
+	sess.legs = req.Progress.Legs()
+	response, err := s.provider.NewAuthorizeResponse(ctx, ar, sess)
 	if err != nil {
 		if f, ok := fault.As(err); ok {
 			return "", f

@@ -12,6 +12,8 @@ import (
 // session is what fosite carries through a request.
 type session struct {
 	grant store.Grant
+	// legs are those that a code is for.
+	legs []string
 	// audience and scopes of the access token that is issued now.
 	audience, scopes []string
 	// now is the database's clock, cut to seconds: replicas whose clocks differ issue

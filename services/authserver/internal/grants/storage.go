@@ -64,7 +64,7 @@ func (s *storage) CreateAuthorizeCodeSession(ctx context.Context, signature stri
 	form := r.GetRequestForm()
 	return s.store.CreateCode(ctx, signature, sess.grant, store.Code{
 		RedirectURI: form.Get("redirect_uri"), CodeChallenge: form.Get("code_challenge"),
-		RequestedAt: r.GetRequestedAt(),
+		RequestedAt: r.GetRequestedAt(), Legs: sess.legs,
 	}, s.codeLifespan)
 }
 
@@ -80,6 +80,7 @@ func (s *storage) GetAuthorizeCodeSession(ctx context.Context, signature string,
 		return nil, err
 	}
 	sess := newSession(*g)
+	sess.legs = c.Legs
 	// fosite compares it with the clock of this replica.
 	sess.expires[fosite.AuthorizeCode] = time.Now().Add(c.ExpiresAt.Sub(g.ReadAt))
 	r := &fosite.Request{

@@ -48,6 +48,7 @@ type Code struct {
 	RequestedAt   time.Time
 	ExpiresAt     time.Time // set by the database, from the lifespan given to CreateCode
 	Used          bool
+	Legs          []string // the broker's ids; empty when they are not all known
 }
 
 // CreateCode stores a pending grant with the code that opens it for lifespan.
@@ -66,9 +67,9 @@ func (s *Store) CreateCode(ctx context.Context, signature string, g Grant, c Cod
 		}
 		_, err = s.db(ctx).Exec(ctx, `
 			INSERT INTO authserver.authorization_codes
-				(signature_hash, grant_id, redirect_uri, code_challenge, requested_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, now() + $6::interval)`,
-			Digest(signature), g.ID, c.RedirectURI, c.CodeChallenge, c.RequestedAt, lifespan)
+				(signature_hash, grant_id, redirect_uri, code_challenge, requested_at, expires_at, legs)
+			VALUES ($1, $2, $3, $4, $5, now() + $6::interval, $7)`,
+			Digest(signature), g.ID, c.RedirectURI, c.CodeChallenge, c.RequestedAt, lifespan, nonNil(c.Legs))
 		return postgres.Fault(err)
 	})
 }
@@ -78,10 +79,10 @@ func (s *Store) Code(ctx context.Context, signature string) (*Code, *Grant, erro
 	var c Code
 	var g Grant
 	err := s.db(ctx).QueryRow(ctx, `
-		SELECT c.redirect_uri, c.code_challenge, c.requested_at, c.expires_at, c.used_at IS NOT NULL, `+grantColumns+`
+		SELECT c.redirect_uri, c.code_challenge, c.requested_at, c.expires_at, c.used_at IS NOT NULL, c.legs, `+grantColumns+`
 		FROM authserver.authorization_codes c JOIN authserver.grants g ON g.id = c.grant_id
 		WHERE c.signature_hash = $1`, Digest(signature)).
-		Scan(append([]any{&c.RedirectURI, &c.CodeChallenge, &c.RequestedAt, &c.ExpiresAt, &c.Used}, g.fields()...)...)
+		Scan(append([]any{&c.RedirectURI, &c.CodeChallenge, &c.RequestedAt, &c.ExpiresAt, &c.Used, &c.Legs}, g.fields()...)...)
 	if err != nil {
 		return nil, nil, postgres.Fault(err)
 	}

@@ -50,7 +50,12 @@ func TestADatabaseOfAnEarlierVersionKeepsItsLogins(t *testing.T) {
 			f.client("client-1")
 			f.client("waiting") // registered two days ago; whether it began a login nobody has noted
 			f.exec(`UPDATE authserver.clients SET created_at = now() - interval '2 days' WHERE id = 'waiting'`)
-			f.active("old")
+			// As the version that left the house with it has stored it.
+			f.exec(`INSERT INTO authserver.grants (id, session_id, user_id, client_id, status, scopes, resources, expires_at, tokens_until)
+				VALUES ('old', 'session-old', 'user-1', 'client-1', 'active', '{tools}', '{https://gw.example/mcp}', now() + interval '1 day', now() + interval '1 hour')`)
+			f.exec(`INSERT INTO authserver.authorization_codes (signature_hash, grant_id, redirect_uri, code_challenge, requested_at, expires_at, used_at)
+				VALUES ($1, 'old', '', 'challenge', now(), now() + interval '1 minute', now())`, store.Digest("code-old"))
+			f.must(f.CreateRefreshToken(t.Context(), "rt-old", "old", time.Now().Add(2*time.Hour)))
 			f.exec(`INSERT INTO authserver.authorization_requests (id, client_id, browser_hash, phase, session_id, params, progress, expires_at)
 				VALUES ('r1', 'client-1', $1, 'legs', 's', '{"resources":[]}', '{"providers":[]}', now() + interval '5 minutes')`, browser)
 			f.exec(`INSERT INTO authserver.signing_keys (kid, jwk, keep_until) VALUES ('old', '{}', now() + interval '1 hour')`)
@@ -61,6 +66,9 @@ func TestADatabaseOfAnEarlierVersionKeepsItsLogins(t *testing.T) {
 				t.Fatal(fault.Detail(err))
 			}
 			f.must(store.Migrations().Check(pool)(t.Context()))
+			if c, _, err := f.Code(t.Context(), "code-old"); err != nil || len(c.Legs) != 0 {
+				t.Errorf("its code: %+v, %v", c, err)
+			}
 
 			f.must(f.RotateRefreshToken(t.Context(), "old", rotation("rt-old", "rt-2")))
 			if _, err := f.Request(t.Context(), "r1", browser); err != nil {
@@ -86,6 +94,7 @@ func TestAMigrationThatWasReleasedIsNeverEdited(t *testing.T) {
 		"00001_authserver.sql":  "b16a82f0acc71a4e26d3c606a9da54e1268fc150e9ed107bc9ec62bd7de964f4",
 		"00002_retries.sql":     "9d7852b854fecd6e3717533bbcc2072bd214c3f1078dc2d5ee1a46b1dc45ed0d",
 		"00003_failed_legs.sql": "455b2f4aa89f8cf94f017e3c8292d15ca4b5869fdde273079db76fe0345feb16",
+		"00005_code_legs.sql":   "37718e4227f051a07c3b25342edf7e50d0533e52cf46ec23ec9cc92f0a1772aa",
 	}
 	names, err := fs.Glob(store.Migrations().FS, "*.sql")
 	if err != nil {

@@ -55,6 +55,22 @@ type Progress struct {
 	Changes   []AccountChange `json:"changes,omitempty"`
 }
 
+// Legs are the ids of all legs that the chain has redeemed, or none when it does not
+// know them all: brokers of the version before do not say.
+func (p *Progress) Legs() []string {
+	var ids []string
+	for i := range p.Providers {
+		if p.Providers[i].State != LinkLinked {
+			continue
+		}
+		if p.Providers[i].LegID == "" {
+			return nil
+		}
+		ids = append(ids, p.Providers[i].LegID)
+	}
+	return ids
+}
+
 // LinkState is what a chain has of one provider.
 type LinkState string
 
@@ -81,6 +97,8 @@ type Provider struct {
 	IssRequired           bool              `json:"iss_required,omitempty"`
 	Unavailable           bool              `json:"unavailable,omitempty"`
 	State                 LinkState         `json:"state"`
+	// LegID is the broker's, of the leg that was redeemed.
+	LegID string `json:"leg_id,omitempty"`
 }
 
 // AccountChange is a provider where the person arrived with another account.

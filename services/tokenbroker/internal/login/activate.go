@@ -28,7 +28,7 @@ const (
 // ActivateSession implements LoginService.
 func (s *Service) ActivateSession(ctx context.Context, req *brokerv1.ActivateSessionRequest) (*brokerv1.ActivateSessionResponse, error) {
 	snapshot := s.cfg.Current()
-	session, err := s.activate(ctx, snapshot, req.GetSessionId(), req.GetClientId())
+	session, err := s.activate(ctx, snapshot, req)
 	if err != nil {
 		return nil, err
 	}
@@ -39,11 +39,11 @@ func (s *Service) ActivateSession(ctx context.Context, req *brokerv1.ActivateSes
 	}, nil
 }
 
-func (s *Service) activate(ctx context.Context, snapshot *deployment.Snapshot, sessionID, clientID string) (store.Session, error) {
+func (s *Service) activate(ctx context.Context, snapshot *deployment.Snapshot, req *brokerv1.ActivateSessionRequest) (store.Session, error) {
 	patience, cancel := context.WithTimeout(ctx, s.cfg.Patience)
 	defer cancel()
 	for range maxPlans {
-		plan, err := s.plan(ctx, patience, snapshot, sessionID, clientID)
+		plan, err := s.plan(ctx, patience, snapshot, req)
 		if err != nil {
 			return store.Session{}, err
 		}
@@ -69,14 +69,14 @@ func (s *Service) activate(ctx context.Context, snapshot *deployment.Snapshot, s
 // plan returns what an activation may start from. While a renewal spends a refresh
 // token that the activation would keep, it waits: for the token that takes its
 // place, or until the renewal has failed, at most while patience lasts.
-func (s *Service) plan(ctx, patience context.Context, snapshot *deployment.Snapshot, sessionID, clientID string) (store.Plan, error) {
+func (s *Service) plan(ctx, patience context.Context, snapshot *deployment.Snapshot, req *brokerv1.ActivateSessionRequest) (store.Plan, error) {
 	for {
-		plan, err := s.cfg.Legs.PlanActivation(ctx, sessionID, PendingLifetime)
+		plan, err := s.cfg.Legs.PlanActivation(ctx, req.GetSessionId(), PendingLifetime)
 		if err != nil {
 			return plan, err
 		}
-		usable(snapshot, &plan)
-		if err := check(snapshot, &plan, clientID); err != nil {
+		usable(snapshot, &plan, req.GetLegIds())
+		if err := check(snapshot, &plan, req.GetClientId()); err != nil {
 			return plan, err
 		}
 		if !slices.ContainsFunc(plan.Legs, beingSpent) {
@@ -109,10 +109,14 @@ func beingSpent(leg store.PlannedLeg) bool {
 }
 
 // usable drops legs of providers that the configuration no longer has, or has
-// pointed at another realm, since the leg ran.
-func usable(snapshot *deployment.Snapshot, plan *store.Plan) {
+// pointed at another realm, since the leg ran; and, where the chain says which legs it
+// has seen, those that came after: nobody has confirmed whose account they are.
+func usable(snapshot *deployment.Snapshot, plan *store.Plan, seen []string) {
 	legs := plan.Legs[:0]
 	for _, l := range plan.Legs {
+		if len(seen) > 0 && !slices.Contains(seen, l.ID) {
+			continue
+		}
 		if p, err := snapshot.Providers.Provider(l.Provider); err == nil && p.Realm() == l.Realm {
 			legs = append(legs, l)
 		}

@@ -9,7 +9,9 @@
 // A chain cannot hurt what works: until the activation its tokens lie on the
 // session alone. The activation is prepared without locks (tokens are opened and
 // sealed for their new place), then done in one transaction that fails, and is
-// prepared again, when a connection or a leg changed meanwhile.
+// prepared again, when a connection or a leg changed meanwhile. It promotes the legs
+// that the chain has seen redeemed; one that came later, and took the place of another,
+// is nothing that the person has confirmed.
 //
 // A login that brings no refresh token keeps the one that the connection has: some
 // providers send one with the first consent only. It is not kept while a renewal is

@@ -58,6 +58,7 @@ func (s *Service) RedeemCode(ctx context.Context, req *brokerv1.RedeemCodeReques
 	resp := &brokerv1.RedeemCodeResponse{
 		Identity: &brokerv1.Identity{Subject: grant.Identity.Subject, Name: grant.Identity.Name, Email: grant.Identity.Email},
 		UserId:   staged.Session.UserID,
+		LegId:    staged.LegID,
 		Links:    Links(snapshot.Providers, &staged.Session),
 	}
 	if staged.Previous != nil {

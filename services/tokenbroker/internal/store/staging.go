@@ -47,6 +47,8 @@ type NewLeg struct {
 
 // Staged is the outcome of StageLeg.
 type Staged struct {
+	// LegID is the leg's.
+	LegID string
 	// Session as it is now.
 	Session Session
 	// Previous is the account that the user had at the provider before, when it
@@ -63,7 +65,7 @@ type Staged struct {
 // user yet) or IDENTITY_INVALID (the session is another user's).
 func (s *Store) StageLeg(ctx context.Context, leg NewLeg) (staged Staged, err error) {
 	err = s.change(ctx, func(c *change) error {
-		staged = Staged{}
+		staged = Staged{LegID: leg.ID}
 		session, err := lockSession(ctx, c, leg.SessionID)
 		if err != nil {
 			return err
