@@ -219,8 +219,8 @@ func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subje
 				return exchange.Subject{}, false, err
 			}
 			fresh, err := s.fresh(ctx, r, provider)
-			if err != nil {
-				return exchange.Subject{}, false, err
+			if err != nil { // the person's other sessions share this exchange, and may be well
+				return exchange.Subject{}, false, exchange.OfCaller(err)
 			}
 			if fresh.ConnectionID != t.ConnectionID {
 				return exchange.Subject{}, false, nil // linked anew meanwhile: the next call sees it

@@ -123,9 +123,30 @@ func (c *Client) Token(ctx context.Context, s Subject) (Token, error) {
 	return token, err
 }
 
+// maxFlights bounds how often somebody waits for an exchange that fails for a reason
+// of another caller's.
+const maxFlights = 3
+
 // fetch shares one exchange among all callers with the same subject and version.
 func (c *Client) fetch(ctx context.Context, k key, s Subject) (Token, error) {
+	for range maxFlights {
+		token, mine, err := c.join(ctx, k, s)
+		ofCaller, ok := errors.AsType[*callerError](err)
+		switch {
+		case !ok:
+			return token, err
+		case mine:
+			return Token{}, ofCaller.error
+		}
+	}
+	return Token{}, c.client.Unusable(nil, "was asked by others whose sessions end")
+}
+
+// join takes part in the exchange that is under way, or begins one: then it is mine.
+func (c *Client) join(ctx context.Context, k key, s Subject) (token Token, mine bool, err error) {
+	var begun atomic.Bool
 	done := c.flight.DoChan(s.Key+"\x00"+strconv.FormatInt(s.Version, 10), func() (any, error) {
+		begun.Store(true)
 		// Callers come and go; the exchange belongs to none of them.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTimeout)
 		defer cancel()
@@ -135,10 +156,10 @@ func (c *Client) fetch(ctx context.Context, k key, s Subject) (Token, error) {
 	case <-ctx.Done():
 		e := c.client.Unusable(ctx.Err(), "was not waited for")
 		e.Kind = fault.KindOf(ctx.Err())
-		return Token{}, e
+		return Token{}, begun.Load(), e
 	case result := <-done:
 		token, _ := result.Val.(Token)
-		return token, result.Err
+		return token, begun.Load(), result.Err
 	}
 }
 

@@ -329,6 +329,53 @@ func TestOneExchangeForAllCallers(t *testing.T) {
 	}
 }
 
+// All sessions of a person share the exchanges of a connection. One that ends in the
+// middle of one must not take the others along.
+func TestTheEndOfOneSessionIsNotTheAnswerToAnother(t *testing.T) {
+	t.Parallel()
+	s := startSTS(t)
+	s.answer(func(w http.ResponseWriter, r *http.Request) {
+		if r.PostForm.Get("subject_token") == "renewed" {
+			respond(200, grant("x", ""))(w, r)
+			return
+		}
+		respond(400, `{"error":"invalid_token"}`)(w, r)
+	})
+	c := newClient(t, s.strategy(), exchange.NewCache(0, nil), newClock())
+	renewing, release := make(chan struct{}), make(chan struct{})
+	ended := fault.New(fault.Precondition, "").WithReason(reason.SessionEnded)
+	dying := subject("c", 1)
+	dying.Renew = func(context.Context) (exchange.Subject, bool, error) {
+		close(renewing)
+		<-release
+		return exchange.Subject{}, false, exchange.OfCaller(ended)
+	}
+	fresh := subject("c", 2)
+	fresh.Token = func(context.Context) (secret.String, error) { return secret.New("renewed"), nil }
+	living := subject("c", 1)
+	living.Renew = func(context.Context) (exchange.Subject, bool, error) { return fresh, true, nil }
+
+	first := make(chan error, 1)
+	go func() { _, err := c.Token(t.Context(), dying); first <- err }()
+	<-renewing
+	var wg sync.WaitGroup
+	var waiting atomic.Int32
+	for range 10 {
+		wg.Go(func() {
+			waiting.Add(1)
+			if token, err := c.Token(t.Context(), living); err != nil || token.Version != 2 {
+				t.Errorf("a session that lives: version %d, %v", token.Version, err)
+			}
+		})
+	}
+	waitFor(t, func() bool { return waiting.Load() == 10 })
+	close(release)
+	wg.Wait()
+	if err := <-first; fault.ReasonOf(err) != reason.SessionEnded {
+		t.Errorf("the session that ended: %v", err)
+	}
+}
+
 func waitFor(t testing.TB, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)

@@ -21,8 +21,17 @@ type Subject struct {
 	Token func(context.Context) (secret.String, error)
 	// Renew returns the subject with a newer token, because the token service did
 	// not accept this one; ok is false when there is none. Nil: it cannot be renewed.
+	// An error that is the caller's alone, and not one of the subject, is [OfCaller].
 	Renew func(context.Context) (renewed Subject, ok bool, err error)
 }
+
+// OfCaller marks an error of Subject.Renew that is about the one who called, such as
+// the end of their session: others with the same subject are not told of it.
+func OfCaller(err error) error { return &callerError{err} }
+
+type callerError struct{ error }
+
+func (e *callerError) Unwrap() error { return e.error }
 
 // ConnectionKey is the key of a connection's tokens.
 func ConnectionKey(connectionID string) string { return "connection/" + connectionID }
