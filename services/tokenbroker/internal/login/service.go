@@ -20,8 +20,12 @@ import (
 )
 
 const (
-	// PendingLifetime is how long a chain may take.
-	PendingLifetime = 10 * time.Minute
+	// chainLifetime is how long a chain may take, from its authorization request on.
+	chainLifetime = 10 * time.Minute
+	// maxCodeLifespan is the longest that authCodeLifespan may be, and its default.
+	maxCodeLifespan = 10 * time.Minute
+	// PendingLifetime is the longest that a leg waits for its session's activation.
+	PendingLifetime = chainLifetime + maxCodeLifespan
 	// SessionLifetime is the absolute end of an active session.
 	SessionLifetime = 30 * 24 * time.Hour
 	// defaultIdle is how long a session lives untouched where the configuration has
@@ -100,7 +104,7 @@ func (s *Service) BeginSession(ctx context.Context, req *brokerv1.BeginSessionRe
 	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
-	id, expiresAt, err := s.cfg.Sessions.BeginSession(ctx, req.GetClientId(), req.GetClientName(), PendingLifetime)
+	id, expiresAt, err := s.cfg.Sessions.BeginSession(ctx, req.GetClientId(), req.GetClientName(), pendingLifetime(s.cfg.Current()))
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +172,16 @@ func (s *Service) EndSession(ctx context.Context, req *brokerv1.EndSessionReques
 // outcome is the outcome of the record of a leg that did not get through.
 func outcome(why brokerv1.SkipReason) string {
 	return strings.TrimPrefix(why.String(), "SKIP_REASON_")
+}
+
+// pendingLifetime is how long a session waits for its activation: the last moment of
+// a code that the last moment of a chain has brought is soon enough.
+func pendingLifetime(snapshot *deployment.Snapshot) time.Duration {
+	as := snapshot.Deployment.AuthServer
+	if as == nil {
+		return PendingLifetime
+	}
+	return chainLifetime + as.AuthCodeLifespan
 }
 
 // idle is how long an untouched session lives: as long as the tokens that can touch it.
