@@ -3,6 +3,8 @@ package kubernetes_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	psaapi "k8s.io/pod-security-admission/api"
 	psapolicy "k8s.io/pod-security-admission/policy"
 
+	"chatelaine.dev/internal/cli"
 	"chatelaine.dev/internal/telemetry"
 )
 
@@ -129,22 +132,40 @@ func TestProbesAskWhatTheServiceAnswers(t *testing.T) {
 	})
 }
 
-func TestARunningRequestOutlivesItsPodsStop(t *testing.T) {
-	const rest = 5 * time.Second // what app.Serve adds for everything else
+// renewals is how long the broker waits, after everything else, for attempts that
+// are in flight at providers.
+func renewals(t *testing.T) time.Duration {
+	t.Helper()
+	source, err := os.ReadFile("../../services/tokenbroker/internal/refresh/background.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`\bdrainWithin = (\d+) \* time\.Second\b`).FindSubmatch(source)
+	if m == nil {
+		t.Fatal("the broker's wait for renewals in flight is not where this test looks for it")
+	}
+	return time.Duration(atoi(t, string(m[1]))) * time.Second
+}
+
+func TestARunningRequestOrRenewalOutlivesItsPodsStop(t *testing.T) {
 	forEachVariant(t, func(t *testing.T, m *manifests) {
 		for _, service := range services {
 			d, c := all[appsv1.Deployment](m)[service], container(t, m, service)
-			needed := rest
-			for _, name := range []string{"drain-delay", "drain-timeout"} {
+			var drain cli.Drain
+			for name, value := range map[string]*time.Duration{"drain-delay": &drain.DrainDelay, "drain-timeout": &drain.DrainTimeout} {
 				text, given := flag(c, name)
 				if !given {
+					t.Errorf("%s: --%s is not set", service, name)
 					continue
 				}
-				duration, err := time.ParseDuration(text)
-				if err != nil {
+				var err error
+				if *value, err = time.ParseDuration(text); err != nil {
 					t.Fatal(err)
 				}
-				needed += duration
+			}
+			needed := drain.StopTimeout()
+			if service == "tokenbroker" {
+				needed += renewals(t)
 			}
 			if grace := time.Duration(*d.Spec.Template.Spec.TerminationGracePeriodSeconds) * time.Second; grace <= needed {
 				t.Errorf("%s is killed after %s and needs %s", service, grace, needed)

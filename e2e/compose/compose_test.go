@@ -4,14 +4,18 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	flags "chatelaine.dev/internal/cli"
 )
 
 // load reads the file with everything that profiles may add.
@@ -242,9 +246,42 @@ func TestASecondReplicaDiffersInNothingButPorts(t *testing.T) {
 			if network := s.Networks["default"]; network == nil || !slices.Contains(network.Aliases, name) {
 				t.Errorf("%s is not found under the name %s", s.Name, name)
 			}
-			if grace := s.StopGracePeriod; grace == nil || grace.String() != "25s" {
-				t.Errorf("%s has %v to finish running requests, want more than their 15s", s.Name, grace)
-			}
+		}
+	}
+}
+
+// drainWithin is how long the broker waits, after everything else, for renewals that
+// are in flight at providers.
+var drainWithin = regexp.MustCompile(`\bdrainWithin = (\d+) \* time\.Second\b`)
+
+func TestARunningRequestOrRenewalOutlivesItsContainersStop(t *testing.T) {
+	t.Parallel()
+	timeout, _ := reflect.TypeFor[flags.Drain]().FieldByName("DrainTimeout")
+	var drain flags.Drain
+	var err error
+	if drain.DrainTimeout, err = time.ParseDuration(timeout.Tag.Get("default")); err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(filepath.Join("..", "..", "services", "tokenbroker", "internal", "refresh", "background.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := drainWithin.FindSubmatch(source)
+	if m == nil {
+		t.Fatal("the broker's wait for renewals in flight is not where this test looks for it")
+	}
+	seconds, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	project := load(t)
+	for _, name := range []string{"authserver", "authserver-2", "tokenbroker", "tokenbroker-2", "gateway", "gateway-2"} {
+		needed := drain.StopTimeout()
+		if strings.HasPrefix(name, "tokenbroker") {
+			needed += time.Duration(seconds) * time.Second
+		}
+		if grace := project.Services[name].StopGracePeriod; grace == nil || time.Duration(*grace) <= needed {
+			t.Errorf("%s is killed after %v and needs %s", name, grace, needed)
 		}
 	}
 }
