@@ -47,11 +47,11 @@ func start(t *testing.T, profiles ...string) *project {
 		if t.Failed() {
 			p.keepLogs(ctx)
 		}
-		if _, err := p.run(ctx, "down", "--volumes", "--timeout=30"); err != nil {
+		if _, err := p.run(ctx, "--profile=*", "down", "--volumes", "--timeout=30"); err != nil {
 			t.Error(err)
 		}
 	})
-	p.compose("down", "--volumes") // what an interrupted run left
+	p.compose("--profile=*", "down", "--volumes") // what an interrupted run left
 	begun := time.Now()
 	p.compose("build", "--quiet")
 	t.Logf("images built in %s", time.Since(begun).Round(time.Second))
