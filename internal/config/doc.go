@@ -4,7 +4,8 @@
 // The set is a file or a folder of files. Every service reads the same set and
 // takes its own part of it. The kinds and field names are those that users of
 // ToolHive write (VirtualMCPServer, MCPExternalAuthConfig, MCPServerEntry,
-// MCPOIDCConfig, MCPGroup), so an existing set works unchanged.
+// MCPOIDCConfig, MCPGroup): what is supported of an existing set works unchanged,
+// and of the rest each kind and field is named in an error or a warning.
 //
 // Data flows in one direction:
 //

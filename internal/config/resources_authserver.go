@@ -8,8 +8,9 @@ type AuthServerConfig struct {
 	// AuthorizationEndpointBaseURL is where browsers reach the authorization
 	// endpoint when that differs from the issuer.
 	AuthorizationEndpointBaseURL string `yaml:"authorizationEndpointBaseUrl"`
-	// SigningKeySecretRefs name the keys that sign access tokens (PEM, PKCS#8,
-	// EC P-256), newest first. At most five; the authserver needs one.
+	// SigningKeySecretRefs name the keys that sign access tokens, newest first, in
+	// PEM: P-256 (or P-384, P-521), Ed25519, or RSA of 2048 bits or more. At most
+	// five; the authserver needs one.
 	SigningKeySecretRefs []SecretKeyRef `yaml:"signingKeySecretRefs"`
 	// HMACSecretRefs name the secrets behind codes and refresh tokens (at least
 	// 32 random bytes, base64 text), newest first. At most five; the authserver needs one.

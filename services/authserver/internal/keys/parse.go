@@ -28,9 +28,9 @@ type Key struct {
 // ID returns the key id: the SHA-256 thumbprint of the public key (RFC 7638).
 func (k *Key) ID() string { return k.id }
 
-// Parse reads a private key in PEM: PKCS#8 with a key on P-256, P-384 or P-521, an
-// RSA key of at least 2,048 bits, or an Ed25519 key. Errors are Invalid and show
-// nothing of the text.
+// Parse reads a private key in PEM, in PKCS#8, SEC 1 or PKCS#1: one on P-256, P-384
+// or P-521, an RSA key of at least 2,048 bits, or an Ed25519 key. Errors are Invalid
+// and show nothing of the text.
 func Parse(text secret.String) (*Key, error) {
 	block, rest := pem.Decode([]byte(text.Reveal()))
 	if block == nil {
