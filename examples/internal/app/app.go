@@ -165,7 +165,7 @@ func serve(ctx context.Context, name, addr string, cmd command, logTo io.Writer)
 		return fault.Wrap(fault.Invalid, err, "cannot start "+name)
 	}
 	group := process.Group{Logger: tel.Logger}
-	group.Add("telemetry", tel.Task)
+	group.AddLast("telemetry", tel.Task)
 	listen := func(server, addr string, h http.Handler) error {
 		s := process.HTTPServer{Address: addr, Handler: h, DrainTimeout: drainTimeout, Logger: tel.Logger}
 		ln, err := s.Listen(ctx)
