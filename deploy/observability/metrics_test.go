@@ -142,7 +142,7 @@ func known(name string, words map[string]map[string]bool) bool {
 		service, short = m[1], m[2]
 	}
 	candidates := []string{base, short}
-	for _, suffix := range []string{"_total", "_seconds", "_bytes"} {
+	for _, suffix := range []string{"_total", "_seconds", "_seconds_total", "_bytes"} {
 		candidates = append(candidates, strings.TrimSuffix(base, suffix), strings.TrimSuffix(short, suffix))
 	}
 	for _, c := range candidates {
