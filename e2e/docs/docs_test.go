@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -54,7 +55,7 @@ func read(t *testing.T, path string) string {
 }
 
 var (
-	fences  = regexp.MustCompile("(?ms)^```.*?^```")
+	fences  = regexp.MustCompile("(?ms)^ *```.*?^ *```")
 	code    = regexp.MustCompile("`[^`\n]*`")
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
@@ -271,29 +272,103 @@ func bare(name string) string {
 	return name
 }
 
+var (
+	startedSpan = regexp.MustCompile(`tracer\.Start\(\w+, "([^"]+)"`)
+	formedSpan  = regexp.MustCompile(`return ("[A-Z]+ ") \+ r\.Method`)
+	operation   = regexp.MustCompile(`(?:Operation: +|tokenRequest\(\w+, \w+, )"([a-z]+)"`)
+)
+
+// Whoever reads a trace looks for a span by its name.
+func TestSpansAreExplainedAndExist(t *testing.T) {
+	t.Parallel()
+	all := strings.Join(source(t), "\n")
+	page := read(t, filepath.Join(root, "docs", "observability.md"))
+	_, rows, found := strings.Cut(page, "\n| span |")
+	if !found {
+		t.Fatal("observability.md has no table of spans")
+	}
+	rows, _, _ = strings.Cut(rows, "\n\n")
+	for _, m := range startedSpan.FindAllStringSubmatch(all, -1) {
+		if !strings.Contains(rows, "| `"+m[1]+"` |") {
+			t.Errorf("observability.md does not explain the span %q", m[1])
+		}
+	}
+	for _, m := range formedSpan.FindAllStringSubmatch(all, -1) {
+		if prefix, err := strconv.Unquote(m[1]); err != nil || !strings.Contains(rows, "| `"+prefix) {
+			t.Errorf("observability.md does not explain the spans %q and a method", m[1])
+		}
+	}
+	var row string
+	for line := range strings.Lines(rows) {
+		if strings.HasPrefix(line, "| `corp refresh`") {
+			row = line
+		}
+	}
+	_, listed, _ := strings.Cut(row, "operation:")
+	operations := map[string]bool{}
+	for _, m := range operation.FindAllStringSubmatch(all, -1) {
+		operations[m[1]] = true
+		if !strings.Contains(listed, "`"+m[1]+"`") {
+			t.Errorf("observability.md does not list the operation %s", m[1])
+		}
+	}
+	for _, q := range quoted.FindAllStringSubmatch(listed, -1) {
+		if !operations[q[1]] {
+			t.Errorf("observability.md lists the operation %s, which the source does not have", q[1])
+		}
+	}
+	if len(operations) < 5 || !startedSpan.MatchString(all) || !formedSpan.MatchString(all) {
+		t.Errorf("only %d operations were found: does the test still see the spans?", len(operations))
+	}
+}
+
+var (
+	flagInText = regexp.MustCompile("`--([a-z][a-z-]+)")
+	flagInCode = regexp.MustCompile(`\s--([a-z][a-z-]+)`)
+	// ours is a command of ours, up to where the next one of its line begins.
+	ours = regexp.MustCompile(`(?m)(?:^|[\s/])(?:authserver|tokenbroker|gateway|chatelaine-dev) +(?:serve|validate|migrate|healthcheck|version|sessions|keys|up|demo|init|clean|bench)\b[^|;#\n]*`)
+)
+
+// flags are the names of those of our programs that a page has, in its text and in its commands.
+func flags(page string) (names []string) {
+	for _, m := range flagInText.FindAllStringSubmatch(fences.ReplaceAllString(page, ""), -1) {
+		names = append(names, m[1])
+	}
+	for _, fence := range fences.FindAllString(page, -1) {
+		for _, command := range ours.FindAllString(strings.ReplaceAll(fence, "\\\n", " "), -1) {
+			for _, m := range flagInCode.FindAllStringSubmatch(command, -1) {
+				names = append(names, m[1])
+			}
+		}
+	}
+	return names
+}
+
 // The pages name flags; one that a service no longer has fails at its start.
 func TestNamedFlagsExist(t *testing.T) {
 	t.Parallel()
 	all := strings.Join(source(t), "\n")
-	flag := regexp.MustCompile("`--([a-z][a-z-]+)")
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	checked := 0
-	for _, page := range append(pages, filepath.Join(root, "README.md")) {
-		for _, m := range flag.FindAllStringSubmatch(read(t, page), -1) {
-			checked++
-			if m[1] == "help" { // the parser's own
-				continue
+	exists, inCode := map[string]bool{"help": true}, 0 // help is the parser's own
+	for _, page := range append(pages, filepath.Join(root, "README.md"), filepath.Join(root, "SECURITY.md"), filepath.Join(root, "CHANGELOG.md")) {
+		text := read(t, page)
+		inCode += len(flags(strings.Join(fences.FindAllString(text, -1), "\n")))
+		for _, name := range flags(text) {
+			known, seen := exists[name]
+			if !seen {
+				known = strings.Contains(all, fmt.Sprintf("%q", name)) || field(all, name)
+				exists[name] = known
 			}
-			if !strings.Contains(all, fmt.Sprintf("%q", m[1])) && !field(all, m[1]) {
-				t.Errorf("%s names the flag --%s, which no program has", page, m[1])
+			if !known {
+				t.Errorf("%s names the flag --%s, which no program has", page, name)
 			}
 		}
 	}
-	if checked < 30 {
-		t.Errorf("only %d flags were checked: does the test still see them?", checked)
+	if len(exists) < 30 || inCode < 20 {
+		t.Errorf("only %d flags were checked, %d times in commands: does the test still see them?", len(exists), inCode)
 	}
 }
 
