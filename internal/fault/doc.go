@@ -4,10 +4,11 @@
 // that kind, stable, documented by the package that makes it), a message that any
 // caller may read, and a cause that only our own logs may show. Reasons that are
 // part of an API are in UPPER_SNAKE_CASE, as google.rpc.ErrorInfo asks for
-// (CONFIG_UNKNOWN); those of the plumbing, which tell operators what is wrong and
-// which no client decides on, are in lower_snake_case (database_unavailable). Both
-// go out as they are written. An error is made where the facts are known, travels upwards as an
-// ordinary error, and is turned into a public document once, at the edge:
+// (CONFIG_UNKNOWN), and callers can rely on them; those of the plumbing, which tell
+// people what is wrong and may change, are in lower_snake_case
+// (database_unavailable, request_invalid). Both go out as they are written. An error
+// is made where the facts are known, travels upwards as an ordinary error, and is
+// turned into a public document once, at the edge:
 //
 //	store ──▶ domain ──▶ gRPC edge: GRPCStatus ──▶ wire ──▶ FromGRPC ──▶ domain ──▶ HTTP edge: Kind.HTTPStatus
 //
