@@ -40,7 +40,7 @@ build-alone: check-go ## Build each module without the workspace, as images do
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./...); done
 
 .PHONY: test
-test: check-go check-cc check-postgres check-browser e2e-deps ## Run all tests, end-to-end tests included, with the race detector
+test: check-go check-cc check-postgres check-browser check-pages e2e-deps ## Run all tests, end-to-end tests included, with the race detector
 	go test -race -shuffle=on -timeout 20m $(PACKAGES)
 	@tools/deps check browser
 
@@ -111,7 +111,7 @@ k8s-test: k8s-keys ## Apply both overlays to the cluster of KUBECONFIG, log in, 
 ## Set-up
 
 .PHONY: deps
-deps: ## Install what is missing: PostgreSQL, Chromium, Node.js, a C compiler (Debian and Ubuntu, as root or with sudo)
+deps: ## Install what is missing: PostgreSQL, Chromium, Node.js, a C compiler, openssl, curl (Debian and Ubuntu, as root or with sudo)
 	@tools/deps install
 
 .PHONY: check-go
@@ -133,6 +133,10 @@ check-docker:
 .PHONY: check-browser
 check-browser:
 	@tools/deps check browser
+
+.PHONY: check-pages
+check-pages:
+	@tools/deps check pages
 
 .PHONY: e2e-deps
 e2e-deps:

@@ -39,14 +39,7 @@ var (
 // A page whose commands fail costs its reader the evening.
 func TestTheGuidesToRunningAndConfigurationCanBeFollowed(t *testing.T) {
 	t.Parallel()
-	for _, program := range []string{"bash", "openssl", "curl"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") != "" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
+	needPrograms(t, "bash", "openssl", "curl")
 	r := newReader(t)
 	outputs, servers := 0, 0
 	for _, block := range blocks(t, "running.md") {
@@ -74,6 +67,16 @@ func TestTheGuidesToRunningAndConfigurationCanBeFollowed(t *testing.T) {
 	}
 	if outputs < 7 {
 		t.Error("no output was found on the page about configuration")
+	}
+}
+
+// needPrograms fails a test that has not what pages use: `make deps` installs it.
+func needPrograms(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Fatalf("%v: make deps installs it", err)
+		}
 	}
 }
 
