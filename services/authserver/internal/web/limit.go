@@ -62,14 +62,17 @@ func (l *Limiter) Allow(addr netip.Addr) (ok bool, wait time.Duration) {
 	now := time.Now()
 	if addr.Is6() {
 		site, _ := addr.Prefix(48) // no error: an IPv6 address has these bits
-		if wait = l.take(site, siteFactor, now); wait > 0 {
-			return false, wait
+		taken, wait := l.take(site, siteFactor, now)
+		if wait > 0 {
+			return false, wait // before the network has an entry: a site has 65,536 of them
 		}
 		network, _ := addr.Prefix(64)
-		wait = l.take(network, 1, now)
-	} else {
-		wait = l.take(netip.PrefixFrom(addr, addr.BitLen()), 1, now)
+		if _, wait = l.take(network, 1, now); wait > 0 {
+			taken.CancelAt(now) // what one network is refused is not its neighbours' loss
+		}
+		return wait == 0, wait
 	}
+	_, wait = l.take(netip.PrefixFrom(addr, addr.BitLen()), 1, now)
 	return wait == 0, wait
 }
 
@@ -77,15 +80,15 @@ func (l *Limiter) Allow(addr netip.Addr) (ok bool, wait time.Duration) {
 // returns how long to wait. A network that comes while the table is full begins with
 // a single call, and pays from what all of them have in common: otherwise who has
 // many addresses would get a whole burst for each one that was forgotten.
-func (l *Limiter) take(network netip.Prefix, factor int, now time.Time) time.Duration {
+func (l *Limiter) take(network netip.Prefix, factor int, now time.Time) (*rate.Reservation, time.Duration) {
 	if e, known := l.entries[network]; known {
 		l.order.MoveToFront(e)
 		return reserve(e.Value.(*limited).limit, now)
 	}
 	limit := rate.NewLimiter(l.rate*rate.Limit(factor), l.burst*factor)
 	if len(l.entries) >= maxNetworks {
-		if wait := reserve(l.overflow, now); wait > 0 {
-			return wait
+		if _, wait := reserve(l.overflow, now); wait > 0 {
+			return nil, wait
 		}
 		limit.AllowN(now, l.burst*factor-1)
 		oldest := l.order.Back()
@@ -96,12 +99,13 @@ func (l *Limiter) take(network netip.Prefix, factor int, now time.Time) time.Dur
 	return reserve(limit, now)
 }
 
-func reserve(limit *rate.Limiter, now time.Time) (wait time.Duration) {
+func reserve(limit *rate.Limiter, now time.Time) (*rate.Reservation, time.Duration) {
 	reservation := limit.ReserveN(now, 1)
-	if wait = reservation.DelayFrom(now); wait > 0 {
+	wait := reservation.DelayFrom(now)
+	if wait > 0 {
 		reservation.CancelAt(now)
 	}
-	return wait
+	return reservation, wait
 }
 
 // Limit answers 429 in the form of OAuth (RFC 6749, section 5.2) to who calls next

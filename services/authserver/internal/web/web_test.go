@@ -83,6 +83,27 @@ func TestOneAddressCannotUseUpTheAllowanceOfOthers(t *testing.T) {
 	})
 }
 
+func TestAGreedyNetworkDoesNotLockOutItsSite(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := web.NewLimiter(60, 3)
+		at := func(network byte) netip.Addr { return netip.AddrFrom16([16]byte{0x20, 1, 7: network}) }
+		for range 1000 {
+			l.Allow(at(1))
+		}
+		for network := byte(2); network < 9; network++ { // seven bursts are left to the site
+			for range 3 {
+				if ok, _ := l.Allow(at(network)); !ok {
+					t.Fatalf("network %d pays for what its neighbour was refused", network)
+				}
+			}
+		}
+		if ok, _ := l.Allow(at(9)); ok {
+			t.Error("the site has more than eight bursts")
+		}
+	})
+}
+
 func TestWhoHasManyAddressesHasNotManyAllowances(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
