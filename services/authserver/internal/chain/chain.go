@@ -32,7 +32,8 @@ const (
 	ReasonBusy = "leg_in_progress"
 )
 
-// after is how long what a callback leads to may take beside the redemption.
+// after is how long what a callback leads to may take beside the redemption, and what
+// a consent that came too late has left.
 const after = 5 * time.Second
 
 // Broker is what the chain asks of the token broker's LoginService.
@@ -176,7 +177,9 @@ func (c *Chain) begin(ctx context.Context, req *store.AuthorizationRequest) (*st
 		return approved, nil
 	}
 	// Another click was first, or the request has ended: this session is nobody's.
-	if qerr := c.endSession(context.WithoutCancel(ctx), session.GetSessionId()); qerr != nil {
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), after)
+	defer cancel()
+	if qerr := c.endSession(ending, session.GetSessionId()); qerr != nil {
 		c.cfg.Logger.WarnContext(ctx, "a session is left to expire", fault.Attr(qerr))
 	}
 	if fault.KindOf(err) != fault.NotFound {
