@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"time"
 
@@ -34,7 +35,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err := flags.check(); err != nil {
 		return err
 	}
-	set, _, err := flags.Load(os.Stderr)
+	set, warnings, err := flags.Load(os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -42,6 +43,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
+	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("config_digest", set.Digest()), slog.Int("warnings", warnings))
 	identity, err := rpc.LoadTLS(flags.Files(), tel.Logger)
 	if err != nil {
 		return err

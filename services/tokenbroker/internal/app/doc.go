@@ -6,7 +6,7 @@
 //	             connections (operator, authserver)
 //	REST  :9091  connections again, over the same mutual TLS
 //	admin :9092  health, metrics
-//	tasks        configuration, keys, feed, memory, refresh, revoke, sweep
+//	tasks        resources, keys, feed, memory, refresh, revoke, sweep, inventory
 //
 // Nothing here waits for another service or for an upstream. Readiness is one's own
 // database with its schema, and key-encryption keys that open what is stored; a key

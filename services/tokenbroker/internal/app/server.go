@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 	"time"
 
@@ -111,7 +110,7 @@ func (s *Server) newSource() (*deployment.Source, error) {
 		return nil, err
 	}
 	s.plans = credential.NewPlans(credential.PlansConfig{
-		Secrets: s.cfg.Secrets, Dials: dials, JWKSURL: s.cfg.Flags.JWKSURL, Observer: observer,
+		Secrets: s.cfg.Secrets, Dials: dials, JWKSURL: s.cfg.Flags.JWKSURL, Minter: s.cfg.Minter, Observer: observer,
 	})
 	source, err := deployment.New(deployment.Config{
 		Prepare: s.plans.Prepare,
@@ -130,7 +129,6 @@ func (s *Server) newSource() (*deployment.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	tel.Logger.Info("resources loaded", slog.String("config_digest", s.cfg.Set.Digest()))
 	s.add("resources", follower.Run)
 	return source, nil
 }
@@ -274,7 +272,7 @@ func (s *Server) newCredentialService() *credentialService {
 	return &credentialService{
 		Service: credential.New(credential.Config{
 			Configs: s.source, Plans: s.plans, Memory: memory, Tokens: s.refresher,
-			Audit: s.recorder, Minter: s.cfg.Minter, Logger: log,
+			Audit: s.recorder, Logger: log,
 		}),
 		Watcher: watcher,
 	}

@@ -114,7 +114,7 @@ func start(t testing.TB, o options) *broker {
 		return planted + "-" + name, true
 	}}
 
-	plans := credential.NewPlans(credential.PlansConfig{Secrets: secrets, JWKSURL: b.keys.url, Now: o.now})
+	plans := credential.NewPlans(credential.PlansConfig{Secrets: secrets, JWKSURL: b.keys.url, Minter: b.mint, Now: o.now})
 	if o.resources == "" {
 		o.resources = authServerResources
 	}
@@ -170,7 +170,7 @@ func start(t testing.TB, o options) *broker {
 	}
 	b.Service = credential.New(credential.Config{
 		Configs: b.source, Plans: plans, Memory: b.memory, Tokens: tokens,
-		Audit: o.audit, Logger: logger, Minter: b.mint, Now: o.now,
+		Audit: o.audit, Logger: logger, Now: o.now,
 	})
 
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))

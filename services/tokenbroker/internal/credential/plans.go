@@ -28,6 +28,9 @@ type PlansConfig struct {
 	Dials outbound.Dials
 	// JWKSURL is where the keys of our own issuer are; empty: as configured or discovered.
 	JWKSURL string
+	// Minter mints subject tokens; nil without an authserver to ask: then a set that
+	// needs them is refused.
+	Minter Minter
 	// Observer traces and counts requests to token services; nil does neither.
 	Observer *endpoint.Observer
 	// ExchangeCacheSize is how many exchanged tokens are remembered; zero means
@@ -132,6 +135,10 @@ func (p *Plans) backend(d *config.Deployment, b *config.Backend) (*backend, erro
 	switch s := &b.Strategy; s.Type {
 	case config.StrategyUpstreamInject, config.StrategyUnauthenticated:
 	case config.StrategyTokenExchange:
+		if p.cfg.Minter == nil && minted(d, s.TokenExchange) {
+			return nil, fault.New(fault.Invalid, "its subject token is minted by the authorization server: "+
+				"say where that is with --authserver-address, or name a subjectProviderName")
+		}
 		ready.exchange, err = exchange.New(s.TokenExchange, exchange.Config{
 			Name: s.Config, Cache: p.exchanged, Secrets: p.cfg.Secrets, Dials: p.cfg.Dials,
 			Observer: p.cfg.Observer, Now: p.cfg.Now,
@@ -144,6 +151,12 @@ func (p *Plans) backend(d *config.Deployment, b *config.Backend) (*backend, erro
 		err = fault.Newf(fault.Invalid, "the strategy %q is not supported", s.Type)
 	}
 	return ready, err
+}
+
+// minted reports whether the subject token of an exchange is one that the authserver
+// mints for it.
+func minted(d *config.Deployment, s *config.TokenExchangeStrategy) bool {
+	return s.SubjectProvider == "" && d.Mode == config.ModeAuthServer
 }
 
 // verifier returns the verifier of a deployment's issuer. Ours types its tokens

@@ -32,7 +32,7 @@ type Auditor interface {
 	Record(ctx context.Context, rec audit.Record) error
 }
 
-// Config makes a Service. All fields are required, but for Minter and Now.
+// Config makes a Service. All fields are required, but for Now.
 type Config struct {
 	Configs Configs
 	Plans   *Plans
@@ -40,9 +40,6 @@ type Config struct {
 	Tokens  Tokens
 	Audit   Auditor
 	Logger  *slog.Logger
-	// Minter may be nil: then exchanges without a subject provider fail in a
-	// deployment with an authorization server of its own.
-	Minter Minter
 	// Now is time.Now, or a test's.
 	Now func() time.Time
 }

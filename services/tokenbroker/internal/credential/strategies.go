@@ -180,15 +180,15 @@ func (s *Service) subject(ctx context.Context, r *request, c *credential) (excha
 		}
 		c.connectionID, c.position = t.ConnectionID, position
 		return s.connectionSubject(r, &t), nil
-	case r.plan.deployment.Mode == config.ModeExternalIssuer:
+	case minted(r.plan.deployment, strategy):
 		return exchange.Subject{
-			Key: exchange.CallerKey(r.caller.token), NotAfter: r.caller.expiry,
-			Token: func(context.Context) (secret.String, error) { return r.caller.token, nil },
+			Key:   exchange.SessionKey(r.caller.sessionID),
+			Token: func(ctx context.Context) (secret.String, error) { return s.mint(ctx, r) },
 		}, nil
 	}
-	return exchange.Subject{
-		Key:   exchange.SessionKey(r.caller.sessionID),
-		Token: func(ctx context.Context) (secret.String, error) { return s.mint(ctx, r) },
+	return exchange.Subject{ // an issuer of somebody else's: the token that it gave to the caller
+		Key: exchange.CallerKey(r.caller.token), NotAfter: r.caller.expiry,
+		Token: func(context.Context) (secret.String, error) { return r.caller.token, nil },
 	}, nil
 }
 
@@ -240,15 +240,12 @@ func (s *Service) renew(ctx context.Context, r *request, provider string, t *ref
 	return renewed, err
 }
 
-// mint gets a token that says who the caller is, for one token service.
+// mint gets a token that says who the caller is, for one token service. Plans
+// without a Minter have no such exchange.
 func (s *Service) mint(ctx context.Context, r *request) (secret.String, error) {
-	if s.cfg.Minter == nil {
-		return secret.String{}, fault.New(fault.Unavailable, "this broker has no authorization server to mint subject tokens").
-			WithReason(reason.UpstreamUnavailable)
-	}
 	ctx, cancel := context.WithTimeout(ctx, mintTimeout)
 	defer cancel()
-	out, err := s.cfg.Minter.MintSubjectToken(ctx, &authserverv1.MintSubjectTokenRequest{
+	out, err := s.cfg.Plans.cfg.Minter.MintSubjectToken(ctx, &authserverv1.MintSubjectTokenRequest{
 		SessionId: r.caller.sessionID, UserId: r.caller.userID,
 		Audience: r.backend.Strategy.TokenExchange.TokenURL,
 	})
