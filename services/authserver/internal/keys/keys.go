@@ -13,6 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/process"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/services/authserver/internal/store"
 )
@@ -89,15 +90,16 @@ func New(cfg Config) (*Set, error) {
 }
 
 // Run publishes the keys now and then until ctx ends. A store that is down is
-// logged once a time and tried again; the last known keys go on.
+// logged once and tried again; the last known keys go on.
 func (s *Set) Run(ctx context.Context) error {
+	outage := process.Outage{
+		Logger: s.cfg.Logger, Fails: "the signing keys cannot be published, those known last go on", Works: "the signing keys are published",
+	}
 	for {
+		outage.Note(ctx, s.Publish(ctx))
 		pause := s.cfg.Refresh
-		if err := s.Publish(ctx); err != nil && ctx.Err() == nil {
-			s.cfg.Logger.WarnContext(ctx, "signing keys could not be published", fault.Attr(err))
-			if s.current.Load() == nil {
-				pause = min(pause, time.Second) // nothing can be signed: be quick
-			}
+		if s.current.Load() == nil {
+			pause = min(pause, time.Second) // nothing can be signed: be quick
 		}
 		select {
 		case <-ctx.Done():

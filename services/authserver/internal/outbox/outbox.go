@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/process"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/authserver/internal/store"
 )
@@ -64,19 +65,17 @@ func (s *Sender) Wake() {
 
 // Run sends what is due until ctx ends.
 func (s *Sender) Run(ctx context.Context) error {
-	failing := false // it is tried again each second, and told once
+	outage := process.Outage{
+		Logger: s.logger,
+		Fails:  "the outbox of ended sessions cannot be read or written, they wait until it can",
+		Works:  "the outbox of ended sessions can be read and written again",
+	}
 	for {
 		more, err := s.Flush(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		switch {
-		case err != nil && !failing:
-			s.logger.WarnContext(ctx, "the outbox of ended sessions cannot be read or written, they wait until it can", fault.Attr(err))
-		case err == nil && failing:
-			s.logger.InfoContext(ctx, "the outbox of ended sessions can be read and written again")
-		}
-		failing = err != nil
+		outage.Note(ctx, err)
 		if more && err == nil {
 			continue
 		}

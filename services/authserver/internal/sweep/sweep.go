@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/process"
 	"chatelaine.dev/services/authserver/internal/metrics"
 	"chatelaine.dev/services/authserver/internal/store"
 )
@@ -31,15 +31,15 @@ type Sweeper struct {
 	Logger  *slog.Logger
 }
 
-// Run sweeps until ctx ends. A store that is down is logged and tried again.
+// Run sweeps until ctx ends. A store that is down is logged once and tried again.
 func (s *Sweeper) Run(ctx context.Context) error {
+	outage := process.Outage{Logger: s.Logger, Fails: "sweep failed, what is over stays until it works", Works: "sweep works again"}
 	for {
 		swept, err := s.Store.Sweep(ctx, s.Policy)
+		outage.Note(ctx, err)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil:
-			s.Logger.WarnContext(ctx, "sweep failed", fault.Attr(err))
 		case swept != store.Swept{}:
 			s.Logger.InfoContext(ctx, "swept", slog.Int64("requests", swept.Requests), slog.Int64("grants", swept.Grants),
 				slog.Int64("records", swept.Records), slog.Int64("clients", swept.Clients), slog.Int64("keys", swept.Keys))

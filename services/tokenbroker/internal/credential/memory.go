@@ -3,13 +3,14 @@ package credential
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 
-	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/process"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/tokenbroker/internal/exchange"
 	"chatelaine.dev/services/tokenbroker/internal/refresh"
@@ -185,15 +186,24 @@ func (m *Memory) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
+	outage := process.Outage{
+		Logger: m.cfg.Logger, Fails: "credentials are read from the database: no events are heard", Works: "events are heard again: credentials are remembered",
+	}
+	hear := func(msg *brokerv1.WatchSessionsResponse) {
+		m.hear(msg)
+		if msg.GetSnapshotComplete() != nil {
+			outage.Note(ctx, nil)
+		}
+	}
 	for ctx.Err() == nil {
-		err := m.cfg.Watch(&brokerv1.WatchSessionsRequest{}, &ear{ctx: ctx, hear: m.hear})
+		err := m.cfg.Watch(&brokerv1.WatchSessionsRequest{}, &ear{ctx: ctx, hear: hear})
 		m.mu.Lock()
 		m.clear() // events may be missed from here on
 		m.mu.Unlock()
 		if ctx.Err() != nil {
 			break
 		}
-		m.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "credentials are read from the database: no events are heard", fault.Attr(err))
+		outage.Note(ctx, cmp.Or(err, errWatchEnded))
 		timer := time.NewTimer(rewatchAfter)
 		select {
 		case <-ctx.Done():
@@ -203,6 +213,8 @@ func (m *Memory) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+var errWatchEnded = errors.New("the watch has ended")
 
 // hear takes one message of the watch.
 func (m *Memory) hear(msg *brokerv1.WatchSessionsResponse) {

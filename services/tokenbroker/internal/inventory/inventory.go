@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/process"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 )
 
@@ -91,6 +92,9 @@ func (i *Inventory) observe(_ context.Context, o metric.Observer) error {
 
 // Run counts soon, and then about once a minute until ctx ends.
 func (i *Inventory) Run(ctx context.Context) error {
+	outage := process.Outage{
+		Logger: i.cfg.Logger, Fails: "what is stored cannot be counted, its metrics are left out until it can", Works: "what is stored is counted again",
+	}
 	wait := rand.N(every / 12) //nolint:gosec // replicas that start together do not count together
 	for {
 		timer := time.NewTimer(wait)
@@ -100,9 +104,7 @@ func (i *Inventory) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
-		if err := i.Count(ctx); err != nil && ctx.Err() == nil {
-			i.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "what is stored could not be counted", fault.Attr(err))
-		}
+		outage.Note(ctx, i.Count(ctx))
 		wait = every
 	}
 }

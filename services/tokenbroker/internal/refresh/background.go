@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/process"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 )
 
@@ -24,10 +25,11 @@ const (
 // Run renews connections in use shortly before their tokens end, so that callers
 // seldom wait.
 func (r *Refresher) Run(ctx context.Context) error {
+	outage := process.Outage{
+		Logger: r.cfg.Logger, Fails: "cannot look for tokens to renew, callers wait for renewals until it can", Works: "tokens to renew are looked for again",
+	}
 	for pause(ctx, lookEvery) == nil {
-		if err := r.renewAhead(ctx); err != nil && ctx.Err() == nil {
-			r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "cannot look for tokens to renew", fault.Attr(err))
-		}
+		outage.Note(ctx, r.renewAhead(ctx))
 	}
 	return nil
 }

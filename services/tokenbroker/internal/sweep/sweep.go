@@ -7,7 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/internal/process"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/store"
@@ -57,8 +57,9 @@ type Sweeper struct{ cfg Config }
 // New returns a sweeper; Run does its work.
 func New(cfg Config) *Sweeper { return &Sweeper{cfg} }
 
-// Run sweeps until ctx ends. A failed sweep is logged and tried again.
+// Run sweeps until ctx ends. The first of failed sweeps is logged; all are tried again.
 func (s *Sweeper) Run(ctx context.Context) error {
+	outage := process.Outage{Logger: s.cfg.Logger, Fails: "the sweep did not finish, what is over stays until it does", Works: "the sweep finishes again"}
 	for {
 		// Replicas that were started together do not sweep together.
 		timer := time.NewTimer(every/2 + rand.N(every)) //nolint:gosec // spreads load
@@ -68,9 +69,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
-		if err := s.Once(ctx); err != nil && ctx.Err() == nil {
-			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the sweep did not finish", fault.Attr(err))
-		}
+		outage.Note(ctx, s.Once(ctx))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/postgres"
+	"chatelaine.dev/internal/process"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
 	"chatelaine.dev/services/tokenbroker/internal/store"
@@ -31,8 +32,7 @@ const (
 
 // Feed reads the event log and hands each event to all watchers.
 type Feed struct {
-	url    secret.String
-	logger *slog.Logger
+	url secret.String
 
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
@@ -41,13 +41,18 @@ type Feed struct {
 	// then on is sent.
 	following chan struct{}
 
-	failing bool // the log was told that nothing can be read; only Run looks
+	outage process.Outage // only Run notes
 }
 
 // NewFeed returns a feed that reads over a connection to url; Run does its work.
 // The connection should be direct: through a transaction pooler nothing wakes it.
 func NewFeed(url secret.String, logger *slog.Logger) *Feed {
-	return &Feed{url: url, logger: logger, watchers: map[*watcher]struct{}{}, following: make(chan struct{})}
+	return &Feed{
+		url: url, watchers: map[*watcher]struct{}{}, following: make(chan struct{}),
+		outage: process.Outage{
+			Logger: logger, Fails: "the event log cannot be read, watchers hear nothing until it can", Works: "the event log can be read again",
+		},
+	}
 }
 
 // message is an event, or a heartbeat when the event has no position.
@@ -169,10 +174,7 @@ func (f *Feed) Run(ctx context.Context) error {
 			position = -1
 			f.restart(err)
 		}
-		if !f.failing { // it is tried again several times a second
-			f.failing = true
-			f.logger.LogAttrs(ctx, slog.LevelWarn, "the event log cannot be read, watchers hear nothing until it can", fault.Attr(err))
-		}
+		f.outage.Note(ctx, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(retryAfter):
@@ -203,10 +205,7 @@ func (f *Feed) follow(ctx context.Context, position *int64) error {
 		if err != nil {
 			return err
 		}
-		if f.failing {
-			f.failing = false
-			f.logger.LogAttrs(ctx, slog.LevelInfo, "the event log can be read again")
-		}
+		f.outage.Note(ctx, nil)
 		if now := time.Now(); !now.Before(beat) {
 			f.send(message{})
 			beat = now.Add(beatEvery)
