@@ -30,7 +30,7 @@ type Flags struct {
 	LoginBurst             int           `default:"300" help:"Logins begun, and approved, at once and address (${default})."`
 	RefreshGrace           time.Duration `default:"60s" help:"How long a rotated refresh token is answered with the same successor, 0 to 5m (${default})."`
 	KeyPublishDelay        time.Duration `default:"10m" help:"How long a new signing key is published before it signs (${default})."`
-	UnusedClients          time.Duration `default:"24h" help:"When a client that registered and never began a login is removed (${default})."`
+	UnusedClients          time.Duration `default:"24h" help:"When a client that registered and that nobody ever approved is removed (${default})."`
 	IdleClients            time.Duration `default:"2160h" help:"When a client without a living session is removed after its last login (${default})."`
 }
 

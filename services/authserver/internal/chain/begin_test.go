@@ -31,7 +31,9 @@ func (stuck) ApproveRequest(context.Context, string, []byte, string) (*store.Aut
 	return nil, fault.New(fault.Unavailable, "the database is not available")
 }
 
-func (stuck) Client(context.Context, string) (*store.Client, error) { return &store.Client{ID: "c"}, nil }
+func (stuck) Client(context.Context, string) (*store.Client, error) {
+	return &store.Client{ID: "c"}, nil
+}
 
 func (stuck) BeginSession(context.Context, *brokerv1.BeginSessionRequest, ...grpc.CallOption) (*brokerv1.BeginSessionResponse, error) {
 	return &brokerv1.BeginSessionResponse{SessionId: "s"}, nil

@@ -94,6 +94,7 @@ func TestAMigrationThatWasReleasedIsNeverEdited(t *testing.T) {
 		"00001_authserver.sql":  "b16a82f0acc71a4e26d3c606a9da54e1268fc150e9ed107bc9ec62bd7de964f4",
 		"00002_retries.sql":     "9d7852b854fecd6e3717533bbcc2072bd214c3f1078dc2d5ee1a46b1dc45ed0d",
 		"00003_failed_legs.sql": "455b2f4aa89f8cf94f017e3c8292d15ca4b5869fdde273079db76fe0345feb16",
+		"00004_used_tokens.sql": "c797dcb66dcf9bcb0ac81ad8a1831b9acbd3a77a9a4bcc16b20678e662cd5e7e",
 		"00005_code_legs.sql":   "37718e4227f051a07c3b25342edf7e50d0533e52cf46ec23ec9cc92f0a1772aa",
 	}
 	names, err := fs.Glob(store.Migrations().FS, "*.sql")

@@ -132,15 +132,11 @@ func scanRequest(row pgx.CollectableRow) (AuthorizationRequest, error) {
 	return r, err
 }
 
-// CreateRequest stores a request in PhaseConsent that expires after lifetime, and
-// notes that its client has begun a login.
+// CreateRequest stores a request in PhaseConsent that expires after lifetime. Its
+// client is kept as long.
 func (s *Store) CreateRequest(ctx context.Context, r *AuthorizationRequest, lifetime time.Duration) error {
 	r.Phase = PhaseConsent
-	// Once an hour is enough for the note, and keeps logins from waiting for each other.
 	err := s.db(ctx).QueryRow(ctx, `
-		WITH tried AS (
-			UPDATE authserver.clients SET tried_at = now()
-			WHERE id = $2 AND (tried_at IS NULL OR tried_at <= now() - interval '1 hour'))
 		INSERT INTO authserver.authorization_requests (id, client_id, browser_hash, phase, params, progress, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval)
 		RETURNING expires_at`,
@@ -162,13 +158,20 @@ func (s *Store) Request(ctx context.Context, id string, browserHash []byte) (*Au
 }
 
 // ApproveRequest moves a request of this browser from PhaseConsent to PhaseLegs
-// with its pending session. It is NotFound unless it was in PhaseConsent: of two
-// approvals one wins.
+// with its pending session, and notes that a person wants its client: who merely
+// opens a link must not keep a registration. It is NotFound unless it was in
+// PhaseConsent: of two approvals one wins.
 func (s *Store) ApproveRequest(ctx context.Context, id string, browserHash []byte, sessionID string) (*AuthorizationRequest, error) {
+	// Once an hour is enough for the note, and keeps logins from waiting for each other.
 	return s.oneRequest(ctx, `
-		UPDATE authserver.authorization_requests SET phase = 'legs', session_id = $3, version = version + 1
-		WHERE id = $1 AND browser_hash = $2 AND phase = 'consent' AND expires_at > now()
-		RETURNING `+requestColumns, id, browserHash, sessionID)
+		WITH approved AS (
+			UPDATE authserver.authorization_requests SET phase = 'legs', session_id = $3, version = version + 1
+			WHERE id = $1 AND browser_hash = $2 AND phase = 'consent' AND expires_at > now()
+			RETURNING `+requestColumns+`),
+		tried AS (
+			UPDATE authserver.clients c SET tried_at = now() FROM approved a
+			WHERE c.id = a.client_id AND (c.tried_at IS NULL OR c.tried_at <= now() - interval '1 hour'))
+		SELECT `+requestColumns+` FROM approved`, id, browserHash, sessionID)
 }
 
 // ReasonChanged is the reason of a Conflict: the request is not what the caller has

@@ -8,22 +8,23 @@ import (
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 )
 
-// sweepBatch bounds the rows of one statement, so that none holds locks for long.
+// sweepBatch bounds the rows of one statement, so that none holds locks for long; a
+// step is repeated until it finds fewer.
 const sweepBatch = 500
 
 // SweepPolicy says how long what is over is kept.
 type SweepPolicy struct {
 	// EndedGrants are kept for the records of support.
 	EndedGrants time.Duration
-	// UnusedClients were registered and never began a login; IdleClients once
-	// finished one and have no grant any more.
+	// UnusedClients were registered and nobody ever approved a login of theirs;
+	// IdleClients once finished one and have no grant any more.
 	UnusedClients, IdleClients time.Duration
 	// Grace is that of refresh tokens.
 	Grace time.Duration
 }
 
-// triedClients is how long a client that began a login and never finished one is
-// kept after its last attempt: its program remembers the registration.
+// triedClients is how long a client whose login somebody approved, and nobody ever
+// finished, is kept after the last attempt: its program remembers the registration.
 const triedClients = 7 * 24 * time.Hour
 
 // Swept counts what a sweep has removed.
@@ -33,10 +34,13 @@ type Swept struct {
 
 // Sweep removes what has expired: chains that were abandoned and grants without
 // a living token (for both, the end of their session goes into the outbox),
-// records of ended grants, unused registrations without a grant or a chain, and
-// signing keys of which no token is alive. Several replicas may sweep at once.
+// records of ended grants, unused registrations without a grant or a chain, used
+// refresh tokens and their answers, and signing keys of which no token is alive.
+// Several replicas may sweep at once, beside those who use the rows: what is locked
+// waits for the next sweep.
 func (s *Store) Sweep(ctx context.Context, p SweepPolicy) (Swept, error) {
 	var n Swept
+	var uncounted int64
 	steps := []struct {
 		count *int64
 		run   func(ctx context.Context) (int64, error)
@@ -45,6 +49,9 @@ func (s *Store) Sweep(ctx context.Context, p SweepPolicy) (Swept, error) {
 		{&n.Grants, s.sweepGrants},
 		{&n.Records, func(ctx context.Context) (int64, error) { return s.sweepRecords(ctx, p.EndedGrants) }},
 		{&n.Clients, func(ctx context.Context) (int64, error) { return s.sweepClients(ctx, p.UnusedClients, p.IdleClients) }},
+		{&uncounted, func(ctx context.Context) (int64, error) { return s.sweepAnswers(ctx, p.Grace) }},
+		{&uncounted, s.sweepUsedTokens},
+		{&n.Keys, s.sweepKeys},
 	}
 	for _, step := range steps {
 		for {
@@ -58,21 +65,34 @@ func (s *Store) Sweep(ctx context.Context, p SweepPolicy) (Swept, error) {
 			}
 		}
 	}
-	if _, err := s.db(ctx).Exec(ctx, `
-		UPDATE authserver.refresh_tokens SET sealed_answer = NULL
-		WHERE sealed_answer IS NOT NULL AND used_at <= now() - $1::interval`, p.Grace); err != nil {
-		return n, postgres.Fault(err)
-	}
-	// A used token shows reuse as long as it could have been used itself.
-	if _, err := s.db(ctx).Exec(ctx, `
+	return n, nil
+}
+
+// sweepAnswers erases answers that nobody may fetch again.
+func (s *Store) sweepAnswers(ctx context.Context, grace time.Duration) (int64, error) {
+	tag, err := s.db(ctx).Exec(ctx, `
+		UPDATE authserver.refresh_tokens SET sealed_answer = NULL WHERE signature_hash IN (
+			SELECT signature_hash FROM authserver.refresh_tokens
+			WHERE sealed_answer IS NOT NULL AND used_at <= now() - $2::interval
+			LIMIT $1 FOR UPDATE SKIP LOCKED)`, sweepBatch, grace)
+	return tag.RowsAffected(), postgres.Fault(err)
+}
+
+// sweepUsedTokens keeps a used token, which shows reuse, as long as it could have
+// been used itself.
+func (s *Store) sweepUsedTokens(ctx context.Context) (int64, error) {
+	tag, err := s.db(ctx).Exec(ctx, `
 		DELETE FROM authserver.refresh_tokens WHERE signature_hash IN (
 			SELECT signature_hash FROM authserver.refresh_tokens WHERE used_at IS NOT NULL AND expires_at <= now()
-			LIMIT $1 FOR UPDATE SKIP LOCKED)`, 10*sweepBatch); err != nil {
-		return n, postgres.Fault(err)
-	}
-	tag, err := s.db(ctx).Exec(ctx, `DELETE FROM authserver.signing_keys WHERE keep_until <= now()`)
-	n.Keys = tag.RowsAffected()
-	return n, postgres.Fault(err)
+			LIMIT $1 FOR UPDATE SKIP LOCKED)`, sweepBatch)
+	return tag.RowsAffected(), postgres.Fault(err)
+}
+
+func (s *Store) sweepKeys(ctx context.Context) (int64, error) {
+	tag, err := s.db(ctx).Exec(ctx, `
+		DELETE FROM authserver.signing_keys WHERE kid IN (
+			SELECT kid FROM authserver.signing_keys WHERE keep_until <= now() LIMIT $1 FOR UPDATE SKIP LOCKED)`, sweepBatch)
+	return tag.RowsAffected(), postgres.Fault(err)
 }
 
 // sweepRequests names the leg that a chain was abandoned in: the one under way, unless
