@@ -66,7 +66,8 @@ func TestABackendThatRefusesEveryTokenDoesNotWearTheProviderOut(t *testing.T) {
 // An exchanged token is dropped before its subject is refreshed.
 func TestARejectedExchangedToken(t *testing.T) {
 	t.Parallel()
-	b := start(t, options{})
+	clk := &clock{now: time.Now()} // it stands still: how soon a renewal follows another one decides
+	b := start(t, options{now: clk.Now})
 	token := b.token(b.logIn(true), nil)
 	seen := map[string]bool{}
 	next := func() *brokerv1.GetCredentialResponse {
