@@ -41,6 +41,46 @@ func TestALateNoDoesNotEndTokensThatWereRenewedMeanwhile(t *testing.T) {
 	}
 }
 
+// The answer of an attempt that took too long must not undo the attempt that came
+// after it: two at a time could spend the same refresh token.
+func TestALateFailureLeavesTheNextAttemptAlone(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	c := f.connection(f.login("alice", "alice-hub").ID, "hub")
+	fail := func(version int64, holder string) {
+		t.Helper()
+		must(t, f.FailRenewal(t.Context(), store.FailedRenewal{
+			ConnectionID: c.ID, PresentedVersion: version, Holder: holder, Backoff: time.Hour,
+			Record: audit.Record{Action: audit.ConnectionRefreshFailed, Outcome: "x", ConnectionID: c.ID},
+		}))
+	}
+	attempt := func() (holder string, failures int) {
+		t.Helper()
+		must(t, f.pool.QueryRow(t.Context(), `
+			SELECT coalesce(lease_holder, ''), failures FROM tokenbroker.connections WHERE id = $1`, c.ID).Scan(&holder, &failures))
+		return holder, failures
+	}
+	if _, ok := f.lease(c, "second", time.Minute); !ok {
+		t.Fatal("no lease")
+	}
+	fail(c.Version, "first")
+	if holder, failures := attempt(); holder != "second" || failures != 0 {
+		t.Errorf("another attempt's failure: held by %q, %d failures", holder, failures)
+	}
+	f.renew(c, "renewed")
+	if _, ok := f.lease(f.stored(c.ID), "second", time.Minute); !ok {
+		t.Fatal("no lease of the new version")
+	}
+	fail(c.Version, "second")
+	if holder, failures := attempt(); holder != "second" || failures != 0 {
+		t.Errorf("the failure of a version that is gone: held by %q, %d failures", holder, failures)
+	}
+	fail(c.Version+1, "second")
+	if holder, failures := attempt(); holder != "" || failures != 1 {
+		t.Errorf("its own failure: held by %q, %d failures", holder, failures)
+	}
+}
+
 func refusal(c *store.Connection, lock bool) store.Refusal {
 	return store.Refusal{
 		ConnectionID: c.ID, PresentedVersion: c.Version, LockUser: lock,
