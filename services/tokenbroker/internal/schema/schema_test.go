@@ -37,6 +37,28 @@ func upTo(t *testing.T, last string) fs.FS {
 	return files
 }
 
+// Who reads the end reasons of sessions finds one name for each.
+func TestOldEndReasonsHaveTheNamesOfNewOnes(t *testing.T) {
+	t.Parallel()
+	before := schema.Migrations()
+	before.FS = upTo(t, "00002_session_changed.sql")
+	url := pgtest.URL(t, before)
+	conn, err := pgx.Connect(t.Context(), url.Reveal())
+	must(t, err)
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	_, err = conn.Exec(t.Context(), `INSERT INTO tokenbroker.sessions (id, state, client_id, expires_at, ended_at, end_reason) VALUES
+		('a', 'ended', 'c', now(), now(), 'expired'), ('b', 'ended', 'c', now(), now(), 'OPERATOR')`)
+	must(t, err)
+	if _, err := schema.Migrations().Up(t.Context(), url, nil); err != nil {
+		t.Fatal(fault.Detail(err))
+	}
+	var reasons string
+	must(t, conn.QueryRow(t.Context(), `SELECT string_agg(end_reason, ',' ORDER BY id) FROM tokenbroker.sessions`).Scan(&reasons))
+	if reasons != "EXPIRED,OPERATOR" {
+		t.Errorf("the reasons are %s", reasons)
+	}
+}
+
 // While replicas are replaced one after another, those of the version before read and
 // write events on the new schema.
 func TestBrokersOfTheFirstVersionWorkOnTheNewestSchema(t *testing.T) {

@@ -153,6 +153,11 @@ func TestTheSweepEndsWhatTimeHasRunOutFor(t *testing.T) {
 	if staged != 1 {
 		t.Errorf("%d staged legs came back for revocation", staged)
 	}
+	var reason string
+	must(t, f.pool.QueryRow(t.Context(), `SELECT string_agg(DISTINCT end_reason, ',') FROM tokenbroker.sessions WHERE state = 'ended'`).Scan(&reason))
+	if reason != "EXPIRED" {
+		t.Errorf("their end reason is %q, and not SessionEndReason's", reason)
+	}
 	f.connection(alive.ID, "hub")
 	events, _, err := f.EventsAfter(t.Context(), 0, 100)
 	must(t, err)

@@ -25,7 +25,7 @@ func (s *Store) ExpireSessions(ctx context.Context, limit int, rec audit.Record)
 		if err != nil {
 			return err
 		}
-		ended, err = endSessions(ctx, c, expired, "expired", rec)
+		ended, err = endSessions(ctx, c, expired, EndExpired, rec)
 		return err
 	})
 	return ended, err

@@ -16,6 +16,10 @@ const (
 	SessionEnded   SessionState = "ended"
 )
 
+// EndExpired is the end reason of a session whose time was over: the name that
+// broker.v1.SessionEndReason has for it, as of all reasons.
+const EndExpired = "EXPIRED"
+
 // ConnectionStatus is the state of a connection.
 type ConnectionStatus string
 

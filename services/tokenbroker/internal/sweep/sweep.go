@@ -92,7 +92,7 @@ func (s *Sweeper) Once(ctx context.Context) error {
 }
 
 func (s *Sweeper) expireSessions(ctx context.Context) (bool, error) {
-	ended, err := s.cfg.Sessions.ExpireSessions(ctx, batch, audit.Record{Action: audit.SessionEnded, Outcome: "EXPIRED"})
+	ended, err := s.cfg.Sessions.ExpireSessions(ctx, batch, audit.Record{Action: audit.SessionEnded, Outcome: store.EndExpired})
 	if err != nil {
 		return false, err
 	}
