@@ -35,6 +35,9 @@ func Program() cli.Program[Flags] {
 
 // Serve runs the authorization server until ctx ends.
 func Serve(ctx context.Context, flags *Flags) error {
+	if err := flags.Check(); err != nil {
+		return err
+	}
 	set, warnings, err := flags.Load(os.Stderr)
 	if err != nil {
 		return err

@@ -14,13 +14,15 @@ import (
 const (
 	minHMACBytes = 32
 	maxHMACBytes = 1024
+
+	makeSigningKey = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
 )
 
 // signingKeys reads the keys that the resources name, newest first.
 func signingKeys(a *config.AuthServer, secrets *secret.Resolver) ([]*keys.Key, error) {
 	if len(a.SigningKeys) == 0 {
 		return nil, fault.New(fault.Invalid, "authServerConfig.signingKeySecretRefs names no key: access tokens cannot be signed. "+
-			"Make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256` and name its secret there")
+			"Make one with `"+makeSigningKey+"` and name its secret there")
 	}
 	list := make([]*keys.Key, 0, len(a.SigningKeys))
 	for _, ref := range a.SigningKeys {
@@ -30,7 +32,7 @@ func signingKeys(a *config.AuthServer, secrets *secret.Resolver) ([]*keys.Key, e
 		}
 		key, err := keys.Parse(text)
 		if err != nil {
-			return nil, fault.Newf(fault.Invalid, "signing key %s: %s", ref, err)
+			return nil, fault.Newf(fault.Invalid, "signing key %s: %s. Make one with `%s`", ref, err, makeSigningKey)
 		}
 		list = append(list, key)
 	}

@@ -2,6 +2,7 @@ package app
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -77,6 +78,8 @@ type parts struct {
 	Config
 	auth    *config.AuthServer
 	base    *url.URL
+	prefix  string // of the paths under the issuer
+	proxies []netip.Prefix
 	store   *store.Store
 	policy  *resource.Policy
 	keys    *keys.Set
@@ -114,9 +117,6 @@ func New(cfg Config) (*Server, error) {
 }
 
 func newParts(cfg Config) (*parts, error) {
-	if err := cfg.Flags.Check(); err != nil {
-		return nil, err
-	}
 	auth := cfg.Deployment.AuthServer
 	if auth == nil {
 		return nil, fault.New(fault.Invalid, "the resources have no authServerConfig: this deployment needs no authorization server")
@@ -125,6 +125,14 @@ func newParts(cfg Config) (*parts, error) {
 	var err error
 	if p.base, err = url.Parse(auth.AuthorizationBaseURL); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the authorization server's base URL is not a URL")
+	}
+	issuer, err := url.Parse(auth.Issuer)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "the authorization server's issuer is not a URL")
+	}
+	p.prefix = issuer.EscapedPath()
+	if p.proxies, err = cfg.Flags.proxies(); err != nil {
+		return nil, err
 	}
 	signing, err := signingKeys(auth, cfg.Secrets)
 	if err != nil {
@@ -163,16 +171,12 @@ func (p *parts) mountDiscovery(mux *http.ServeMux) error {
 }
 
 func (p *parts) mountRegistration(mux *http.ServeMux) error {
-	proxies, err := p.Flags.proxies()
-	if err != nil {
-		return err
-	}
 	p.script(mux, "/oauth/register", &clients.Handler{
 		Registrar: &clients.Registrar{
 			Store: p.store, AllowConfidential: p.auth.AllowConfidentialClients, Scopes: p.policy.Scopes(), Baseline: p.policy.Baseline(),
 		},
 		Limiter:        web.NewLimiter(p.Flags.RegistrationsPerMinute, p.Flags.RegistrationBurst),
-		TrustedProxies: proxies,
+		TrustedProxies: p.proxies,
 		Metrics:        p.metrics,
 		Logger:         p.Telemetry.Logger,
 	})
@@ -195,15 +199,11 @@ func (p *parts) mountLogin(mux *http.ServeMux) error {
 	if err != nil {
 		return err
 	}
-	proxies, err := p.Flags.proxies()
-	if err != nil {
-		return err
-	}
 	limiter := web.NewLimiter(tokensPerMinute, tokenBurst)
 	for path, h := range map[string]http.HandlerFunc{
 		"/oauth/token": tokens.Token, "/oauth/revoke": tokens.Revoke, "/oauth/introspect": tokens.Introspect,
 	} {
-		p.script(mux, path, limiter.Limit(h, proxies))
+		p.script(mux, path, limiter.Limit(h, p.proxies))
 	}
 
 	legs, err := ring(p.secrets, "legs")
@@ -230,15 +230,11 @@ func (p *parts) mountFront(mux *http.ServeMux, walk *chain.Chain) error {
 	if err != nil {
 		return err
 	}
-	proxies, err := p.Flags.proxies()
-	if err != nil {
-		return err
-	}
 	limiter := func(factor int) *web.Limiter {
 		return web.NewLimiter(factor*p.Flags.LoginsPerMinute, factor*p.Flags.LoginBurst)
 	}
 	front.New(front.Config{
-		Limiter: limiter(1), ConsentLimiter: limiter(1), ReturnLimiter: limiter(len(p.auth.Providers) + returnsOfLogin), TrustedProxies: proxies,
+		Limiter: limiter(1), ConsentLimiter: limiter(1), ReturnLimiter: limiter(len(p.auth.Providers) + returnsOfLogin), TrustedProxies: p.proxies,
 		BaseURL: p.base, Issuer: p.auth.Issuer, Callbacks: callbacks,
 		Checker: &authorize.Checker{Clients: p.store, Policy: p.policy},
 		Chain:   walk, Pages: renderer, Ring: forms, Metrics: p.metrics, Logger: p.Telemetry.Logger,
@@ -248,10 +244,7 @@ func (p *parts) mountFront(mux *http.ServeMux, walk *chain.Chain) error {
 
 // script mounts a POST endpoint that scripts in browsers may call.
 func (p *parts) script(mux *http.ServeMux, path string, h http.Handler) {
-	issuer, err := url.Parse(p.auth.Issuer)
-	if err == nil {
-		path = issuer.EscapedPath() + path
-	}
+	path = p.prefix + path
 	h = web.CORS(h, "POST")
 	mux.Handle("POST "+path, h)
 	mux.Handle("OPTIONS "+path, h)
