@@ -26,7 +26,8 @@ type PlansConfig struct {
 	Secrets *secret.Resolver
 	// Dials overrides where some HOST:PORT are found.
 	Dials outbound.Dials
-	// JWKSURL is where the keys of our own issuer are; empty: as configured or discovered.
+	// JWKSURL is where the issuer's keys are, ours or another's; empty: as configured
+	// or discovered.
 	JWKSURL string
 	// Minter mints subject tokens; nil without an authserver to ask: then a set that
 	// needs them is refused.

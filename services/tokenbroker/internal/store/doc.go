@@ -19,8 +19,8 @@
 // and not after the time that records are kept.
 //
 // The files follow the aggregates: users, sessions, their ending, staging,
-// activation, connections, renewal (leases), events, audit, blobs, sweeping; rewrapping is about
-// the keys of all that is sealed.
+// activation, connections, renewal (leases), events, audit, blobs, sweeping; inventory
+// counts, and rewrapping is about the keys of all that is sealed.
 //
 // What it leaves out: sealing (package seal), what a state means to a caller
 // (packages login, refresh, connections), and connecting.

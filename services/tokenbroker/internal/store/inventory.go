@@ -8,12 +8,6 @@ import (
 	"chatelaine.dev/internal/postgres"
 )
 
-// UserExists reports whether there is a user of this id.
-func (s *Store) UserExists(ctx context.Context, userID string) (exists bool, err error) {
-	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM tokenbroker.users WHERE id = $1)`, userID).Scan(&exists)
-	return exists, postgres.Fault(err)
-}
-
 // ConnectionCount is how many connections of a provider have a status.
 type ConnectionCount struct {
 	Provider string

@@ -49,3 +49,9 @@ func (s *Store) ListUsers(ctx context.Context, after UserCursor, limit int) ([]U
 	users, err := pgx.CollectRows(rows, pgx.RowToStructByPos[User])
 	return users, postgres.Fault(err)
 }
+
+// UserExists reports whether there is a user of this id.
+func (s *Store) UserExists(ctx context.Context, userID string) (exists bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM tokenbroker.users WHERE id = $1)`, userID).Scan(&exists)
+	return exists, postgres.Fault(err)
+}
