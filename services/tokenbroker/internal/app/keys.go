@@ -87,7 +87,8 @@ func checkKeys(ctx context.Context, sealer *seal.Sealer, uses []store.KeyUse) (r
 			}
 			return false, rotate.MissingKey(use.KeyID, values)
 		default:
-			return false, fault.Wrap(fault.Precondition, err, "values under the key-encryption key "+use.KeyID+" do not open").
+			return false, fault.Wrap(fault.Precondition, err, "values under the key-encryption key "+use.KeyID+
+				" do not open, although that key is given: rows were changed or moved. `tokenbroker keys rotate` names one; see docs/operations.md").
 				WithReason(fault.ReasonOf(err), "key_id", use.KeyID)
 		}
 	}

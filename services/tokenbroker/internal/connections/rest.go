@@ -105,7 +105,7 @@ func admit(next http.Handler) http.Handler {
 				WithReason("peer_unknown"))
 			return
 		case !slices.ContainsFunc(Peers(), func(p string) bool { return slices.Contains(names, p) }):
-			writeError(w, fault.New(fault.Denied, "the client certificate does not name an operator").
+			writeError(w, fault.New(fault.Denied, "the client certificate does not name an operator: its DNS names must include one of "+strings.Join(Peers(), ", ")).
 				WithReason("peer_denied"))
 			return
 		}

@@ -44,6 +44,9 @@ type Config struct {
 	Display string
 	// Provider is what errors carry in metadata["provider"]; empty leaves it out.
 	Provider string
+	// AddressHint says what to do where the policy of HTTP refuses the server's
+	// address, such as the field that permits it.
+	AddressHint string
 	// HTTP is made by package outbound.
 	HTTP *http.Client
 	// Timeout is the hard deadline of one request; zero means DefaultTimeout.
@@ -276,15 +279,15 @@ func (c *Client) network(err error, connected bool) *fault.Error {
 	case f.Reason == "response_too_large":
 		return c.unavailable(nil, "sent an answer of more than 1 MiB", connected)
 	}
-	return c.unavailable(safeCause(err), "cannot be reached", connected)
+	return c.unavailable(c.safeCause(err), "cannot be reached", connected)
 }
 
 // safeCause returns the part of a network error that the other side cannot have
 // written. net/http quotes malformed answers in its errors, and an answer may
 // echo a secret.
-func safeCause(err error) error {
+func (c *Client) safeCause(err error) error {
 	if outbound.IsRefused(err) {
-		return errors.New("its address is not allowed: see allowPrivateIPs")
+		return errors.New("its address is not allowed: " + c.cfg.AddressHint)
 	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		return e
