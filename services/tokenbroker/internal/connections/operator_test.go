@@ -215,7 +215,7 @@ func TestAUserWithoutConnectionsHasAnEmptyList(t *testing.T) {
 		t.Errorf("%v, %v", list, err)
 	}
 	rest := o.restClient("operator")
-	for path, want := range map[string]string{"connections": `{"connections":[]}`, "sessions": `{"sessions":[]}`} {
+	for path, want := range map[string]string{"connections": `{"connections":[],"nextPageToken":""}`, "sessions": `{"sessions":[],"nextPageToken":""}`} {
 		if code, body := o.call(rest, "GET", "/v1/users/"+user+"/"+path, ""); code != http.StatusOK || compact(t, body) != want {
 			t.Errorf("%s: %d %s", path, code, body)
 		}

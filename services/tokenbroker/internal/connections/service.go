@@ -1,6 +1,7 @@
 package connections
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -18,20 +19,23 @@ import (
 
 const (
 	defaultPageSize = 50
-	maxSessions     = 200
+	// Pages of sessions and connections are this long by default, for callers that
+	// know nothing of pages.
+	sessionsPage    = 200
+	connectionsPage = 500
 )
 
 // People reads users and their sessions.
 type People interface {
-	ListUsers(ctx context.Context, after store.UserCursor, limit int) ([]store.User, error)
-	ListSessions(ctx context.Context, userID string, limit int) ([]store.Session, error)
+	ListUsers(ctx context.Context, after store.Cursor, limit int) ([]store.User, error)
+	ListSessions(ctx context.Context, userID string, after store.Cursor, limit int) ([]store.Session, error)
 	ListAudit(ctx context.Context, f store.AuditFilter) ([]audit.Record, error)
 	UserExists(ctx context.Context, userID string) (bool, error)
 }
 
 // Store reads and ends connections.
 type Store interface {
-	ListConnections(ctx context.Context, userID string) ([]*store.Connection, error)
+	ListConnections(ctx context.Context, userID string, after store.ConnectionCursor, limit int) ([]*store.Connection, error)
 	Connection(ctx context.Context, id string) (*store.Connection, error)
 	Disconnect(ctx context.Context, id string, rec audit.Record) (was *store.Connection, kept audit.Record, err error)
 }
@@ -60,11 +64,11 @@ func New(cfg Config) *Service { return &Service{cfg: cfg} }
 
 // ListUsers implements ConnectionService.
 func (s *Service) ListUsers(ctx context.Context, req *brokerv1.ListUsersRequest) (*brokerv1.ListUsersResponse, error) {
-	cursor, err := parseUserCursor(req.GetPageToken())
+	cursor, err := parseCursor(userCursor, req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
-	size := pageSize(req.GetPageSize())
+	size := cmp.Or(int(req.GetPageSize()), defaultPageSize)
 	users, err := s.cfg.People.ListUsers(ctx, cursor, size+1)
 	if err != nil {
 		return nil, err
@@ -73,7 +77,7 @@ func (s *Service) ListUsers(ctx context.Context, req *brokerv1.ListUsersRequest)
 	if len(users) > size {
 		users = users[:size]
 		last := users[size-1]
-		resp.NextPageToken = formatUserCursor(store.UserCursor{CreatedAt: last.CreatedAt, ID: last.ID})
+		resp.NextPageToken = formatCursor(userCursor, store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID})
 	}
 	for i := range users {
 		u := &users[i]
@@ -87,7 +91,12 @@ func (s *Service) ListUsers(ctx context.Context, req *brokerv1.ListUsersRequest)
 
 // ListSessions implements ConnectionService.
 func (s *Service) ListSessions(ctx context.Context, req *brokerv1.ListSessionsRequest) (*brokerv1.ListSessionsResponse, error) {
-	sessions, err := s.cfg.People.ListSessions(ctx, req.GetUserId(), maxSessions)
+	cursor, err := parseCursor(sessionCursor, req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	size := cmp.Or(int(req.GetPageSize()), sessionsPage)
+	sessions, err := s.cfg.People.ListSessions(ctx, req.GetUserId(), cursor, size+1)
 	if err == nil && len(sessions) == 0 {
 		err = s.checkUser(ctx, req.GetUserId())
 	}
@@ -96,6 +105,11 @@ func (s *Service) ListSessions(ctx context.Context, req *brokerv1.ListSessionsRe
 	}
 	providers := s.cfg.Current().Providers
 	resp := &brokerv1.ListSessionsResponse{}
+	if len(sessions) > size {
+		sessions = sessions[:size]
+		last := &sessions[size-1]
+		resp.NextPageToken = formatCursor(sessionCursor, store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID})
+	}
 	for i := range sessions {
 		session := &sessions[i]
 		listed := &brokerv1.Session{
@@ -126,7 +140,12 @@ func (s *Service) checkUser(ctx context.Context, id string) error {
 
 // ListConnections implements ConnectionService.
 func (s *Service) ListConnections(ctx context.Context, req *brokerv1.ListConnectionsRequest) (*brokerv1.ListConnectionsResponse, error) {
-	list, err := s.cfg.Store.ListConnections(ctx, req.GetUserId())
+	cursor, err := parseConnectionCursor(req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	size := cmp.Or(int(req.GetPageSize()), connectionsPage)
+	list, err := s.cfg.Store.ListConnections(ctx, req.GetUserId(), cursor, size+1)
 	if err == nil && len(list) == 0 {
 		err = s.checkUser(ctx, req.GetUserId())
 	}
@@ -134,6 +153,13 @@ func (s *Service) ListConnections(ctx context.Context, req *brokerv1.ListConnect
 		return nil, err
 	}
 	resp := &brokerv1.ListConnectionsResponse{}
+	if len(list) > size {
+		list = list[:size]
+		last := list[size-1]
+		resp.NextPageToken = formatConnectionCursor(store.ConnectionCursor{
+			Provider: last.Provider, Cursor: store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID},
+		})
+	}
 	for _, c := range list {
 		resp.Connections = append(resp.Connections, connection(c))
 	}
@@ -171,7 +197,7 @@ func (s *Service) ListAuditRecords(ctx context.Context, req *brokerv1.ListAuditR
 	if err != nil {
 		return nil, err
 	}
-	size := pageSize(req.GetPageSize())
+	size := cmp.Or(int(req.GetPageSize()), defaultPageSize)
 	records, err := s.cfg.People.ListAudit(ctx, store.AuditFilter{
 		UserID: req.GetUserId(), SessionID: req.GetSessionId(), TraceID: req.GetTraceId(), Action: req.GetAction(),
 		Before: before, Limit: size + 1,
@@ -193,13 +219,6 @@ func (s *Service) ListAuditRecords(ctx context.Context, req *brokerv1.ListAuditR
 		})
 	}
 	return resp, nil
-}
-
-func pageSize(asked int32) int {
-	if asked == 0 {
-		return defaultPageSize
-	}
-	return int(asked)
 }
 
 func stateOf(s *store.Session) brokerv1.SessionState {

@@ -85,11 +85,21 @@ func (s *Store) Connection(ctx context.Context, id string) (*Connection, error) 
 	return c, postgres.Fault(err)
 }
 
-// ListConnections returns a user's connections by provider name.
-func (s *Store) ListConnections(ctx context.Context, userID string) ([]*Connection, error) {
+// ConnectionCursor is a position in the list of a user's connections: the last one of
+// a page.
+type ConnectionCursor struct {
+	Provider string
+	Cursor
+}
+
+// ListConnections returns a user's connections by provider name, oldest first, after
+// the cursor; the zero cursor starts at the first.
+func (s *Store) ListConnections(ctx context.Context, userID string, after ConnectionCursor, limit int) ([]*Connection, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT `+connectionColumns+` FROM tokenbroker.connections c
-		WHERE c.user_id = $1 ORDER BY c.provider, c.created_at LIMIT 500`, userID)
+		WHERE c.user_id = $1 AND ($4 = '' OR (c.provider, c.created_at, c.id) > ($2, $3, $4))
+		ORDER BY c.provider, c.created_at, c.id LIMIT $5`,
+		userID, after.Provider, timeOrNull(after.CreatedAt), after.ID, limit)
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}

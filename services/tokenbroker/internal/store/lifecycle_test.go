@@ -250,7 +250,7 @@ func TestOldRowsArePurgedAndYoungOnesStay(t *testing.T) {
 	if n != 3 { // the session, its event, and the user who never arrived
 		t.Errorf("purged %d rows", n)
 	}
-	users, err := f.ListUsers(t.Context(), store.UserCursor{}, 10)
+	users, err := f.ListUsers(t.Context(), store.Cursor{}, 10)
 	if err != nil || len(users) != 1 || users[0].Name != "alice-name" {
 		t.Errorf("users = %+v, %v", users, err)
 	}
@@ -280,7 +280,7 @@ func TestPagesOfUsersAreWholeWhenPeopleArriveTogether(t *testing.T) {
 	}
 	f.exec(`UPDATE tokenbroker.users SET created_at = '2026-01-01'`)
 	seen := map[string]bool{}
-	var after store.UserCursor
+	var after store.Cursor
 	for {
 		page, err := f.ListUsers(t.Context(), after, 2)
 		must(t, err)
@@ -291,7 +291,7 @@ func TestPagesOfUsersAreWholeWhenPeopleArriveTogether(t *testing.T) {
 			seen[u.ID] = true
 		}
 		last := page[len(page)-1]
-		after = store.UserCursor{CreatedAt: last.CreatedAt, ID: last.ID}
+		after = store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}
 	}
 	if len(seen) != 5 {
 		t.Errorf("%d of 5 people were listed", len(seen))

@@ -100,11 +100,13 @@ func linksOf(ctx context.Context, db postgres.Querier, sessions []string) (map[s
 	return links, err
 }
 
-// ListSessions returns a user's sessions with their links, newest first.
-func (s *Store) ListSessions(ctx context.Context, userID string, limit int) ([]Session, error) {
+// ListSessions returns a user's sessions with their links, newest first, after the
+// cursor; the zero cursor starts at the newest.
+func (s *Store) ListSessions(ctx context.Context, userID string, after Cursor, limit int) ([]Session, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT `+sessionColumns+` FROM tokenbroker.sessions s
-		WHERE s.user_id = $1 ORDER BY s.created_at DESC, s.id LIMIT $2`, userID, limit)
+		WHERE s.user_id = $1 AND ($3 = '' OR (s.created_at, s.id) < ($2, $3))
+		ORDER BY s.created_at DESC, s.id DESC LIMIT $4`, userID, timeOrNull(after.CreatedAt), after.ID, limit)
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}

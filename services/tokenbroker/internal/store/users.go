@@ -29,15 +29,15 @@ func findOrCreateUser(ctx context.Context, tx pgx.Tx, who PrimaryIdentity) (id s
 	return id, err
 }
 
-// UserCursor is a position in the list of users: the last user of a page.
-type UserCursor struct {
+// Cursor is a position in a list of users or of sessions: the last one of a page.
+type Cursor struct {
 	CreatedAt time.Time
 	ID        string
 }
 
 // ListUsers returns people who have completed a login, newest first, after the
 // cursor; the zero cursor starts at the newest.
-func (s *Store) ListUsers(ctx context.Context, after UserCursor, limit int) ([]User, error) {
+func (s *Store) ListUsers(ctx context.Context, after Cursor, limit int) ([]User, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT id, realm, subject, name, created_at, last_login_at FROM tokenbroker.users
 		WHERE last_login_at IS NOT NULL AND ($2 = '' OR (created_at, id) < ($1, $2))
