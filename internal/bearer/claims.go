@@ -88,15 +88,12 @@ func (l *stringOrList) UnmarshalJSON(b []byte) error {
 // numericDate is seconds since 1970, possibly with a fraction (RFC 7519 section 2).
 type numericDate float64
 
-// maxDate is the year 9999; beyond it time.Time stops making sense.
-const maxDate = 253402300799
-
 func (d *numericDate) UnmarshalJSON(b []byte) error {
 	var f float64
 	if err := json.Unmarshal(b, &f); err != nil {
 		return err
 	}
-	if math.IsNaN(f) || f < 0 || f > maxDate {
+	if math.IsNaN(f) || f < 0 || f > MaxDate {
 		return errClaims
 	}
 	*d = numericDate(f)

@@ -3,9 +3,6 @@ package bearer
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -14,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/sync/singleflight"
 
 	"chatelaine.dev/internal/fault"
@@ -36,8 +32,6 @@ const (
 
 	fetchTimeout = 5 * time.Second
 	maxDocument  = 256 << 10
-	maxKeys      = 100
-	minRSABits   = 2048 // RFC 7518 section 3.3
 	// maxCandidates bounds the signatures that one token without a key's name
 	// can make us check.
 	maxCandidates = 8
@@ -224,7 +218,7 @@ func (s *keySet) fetch(ctx context.Context, url string) ([]publicKey, string, er
 	if err := getJSON(ctx, s.cfg.Client, url, &document); err != nil {
 		return nil, "", err
 	}
-	if len(document.Keys) > maxKeys {
+	if len(document.Keys) > MaxKeys {
 		return nil, "", fault.Wrap(fault.Unavailable, errFetch, "the issuer's key set is too large")
 	}
 	var keys []publicKey
@@ -240,17 +234,8 @@ func (s *keySet) fetch(ctx context.Context, url string) ([]publicKey, string, er
 }
 
 func parseKey(raw json.RawMessage) (publicKey, bool) {
-	var jwk jose.JSONWebKey
-	if err := jwk.UnmarshalJSON(raw); err != nil || !jwk.IsPublic() || !jwk.Valid() || (jwk.Use != "" && jwk.Use != "sig") {
-		return publicKey{}, false
-	}
-	switch key := jwk.Key.(type) {
-	case *ecdsa.PublicKey, ed25519.PublicKey:
-	case *rsa.PublicKey:
-		if key.N.BitLen() < minRSABits {
-			return publicKey{}, false
-		}
-	default:
+	jwk, ok := ParseJWK(raw)
+	if !ok {
 		return publicKey{}, false
 	}
 	sum, err := jwk.Thumbprint(crypto.SHA256)

@@ -25,9 +25,9 @@ func (o *Outage) Note(ctx context.Context, err error) {
 	case ctx.Err() != nil:
 		return
 	case err != nil && !o.failing:
-		o.Logger.LogAttrs(ctx, slog.LevelWarn, o.Fails, fault.Attr(err))
+		o.Logger.LogAttrs(ctx, slog.LevelWarn, o.Fails, fault.Attr(err)) //nolint:sloglint // a constant of the caller
 	case err == nil && o.failing:
-		o.Logger.LogAttrs(ctx, slog.LevelInfo, o.Works)
+		o.Logger.LogAttrs(ctx, slog.LevelInfo, o.Works) //nolint:sloglint // a constant of the caller
 	}
 	o.failing = err != nil
 }

@@ -12,11 +12,10 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"chatelaine.dev/internal/bearer"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/secret"
 )
-
-const minRSABits = 2048
 
 // Key is a private key that signs.
 type Key struct {
@@ -82,8 +81,8 @@ func algorithmOf(signer crypto.Signer) (jose.SignatureAlgorithm, error) {
 		}
 		return "", fault.New(fault.Invalid, "is an EC key on a curve that JOSE does not sign with (want P-256)")
 	case *rsa.PrivateKey:
-		if key.N.BitLen() < minRSABits {
-			return "", fault.Newf(fault.Invalid, "is an RSA key of %d bits, want %d or more", key.N.BitLen(), minRSABits)
+		if key.N.BitLen() < bearer.MinRSABits {
+			return "", fault.Newf(fault.Invalid, "is an RSA key of %d bits, want %d or more", key.N.BitLen(), bearer.MinRSABits)
 		}
 		return jose.RS256, nil
 	case ed25519.PrivateKey:

@@ -19,7 +19,7 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !headerSafe(token.Reveal()) || lifetime < 0 || lifetime > maxLifetime {
+		if !endpoint.TokenText(token.Reveal()) || lifetime < 0 || lifetime > maxLifetime {
 			t.Errorf("lifetime %v", lifetime)
 		}
 	})

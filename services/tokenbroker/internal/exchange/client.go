@@ -38,8 +38,7 @@ const (
 
 	// flightTimeout bounds what callers share: a subject token, an exchange, a
 	// renewal of the subject and another exchange.
-	flightTimeout  = 40 * time.Second
-	maxTokenLength = 16 << 10
+	flightTimeout = 40 * time.Second
 )
 
 // Config makes a Client. Cache, Secrets and Name are required.
@@ -302,7 +301,7 @@ func (c *Client) read(resp *endpoint.Response, s Subject) (Token, error) {
 // readAnswer reads the fields of an answer.
 func readAnswer(doc endpoint.Document) (token secret.String, lifetime time.Duration, err error) {
 	text, _ := doc.String(endpoint.Path{"access_token"})
-	if !headerSafe(text) {
+	if !endpoint.TokenText(text) {
 		return secret.String{}, 0, errAccessToken
 	}
 	switch issued, _ := doc.String(endpoint.Path{"issued_token_type"}); issued {
@@ -323,9 +322,4 @@ func readAnswer(doc endpoint.Document) (token secret.String, lifetime time.Durat
 		lifetime = time.Duration(min(f, maxLifetime.Seconds()) * float64(time.Second))
 	}
 	return secret.New(text), lifetime, nil
-}
-
-// headerSafe reports whether s is a token that can be put into a header.
-func headerSafe(s string) bool {
-	return s != "" && len(s) <= maxTokenLength && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e })
 }

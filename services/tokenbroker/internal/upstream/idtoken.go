@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"chatelaine.dev/internal/bearer"
 	"chatelaine.dev/services/tokenbroker/internal/upstream/endpoint"
 )
 
@@ -98,9 +99,6 @@ func checkTimes(doc endpoint.Document, now time.Time) error {
 	return nil
 }
 
-// maxDate is the year 9999, beyond which time.Time stops making sense.
-const maxDate = 253402300799
-
 // date reads a NumericDate (RFC 7519, section 2).
 func date(doc endpoint.Document, claim string) (time.Time, bool) {
 	n, ok := doc[claim].(json.Number)
@@ -108,7 +106,7 @@ func date(doc endpoint.Document, claim string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	f, err := strconv.ParseFloat(n.String(), 64)
-	if err != nil || f < 0 || f > maxDate {
+	if err != nil || f < 0 || f > bearer.MaxDate {
 		return time.Time{}, false
 	}
 	return time.Unix(int64(f), 0), true

@@ -2,30 +2,14 @@ package upstream
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"encoding/json"
 	"errors"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"chatelaine.dev/internal/bearer"
 	"chatelaine.dev/services/tokenbroker/internal/upstream/endpoint"
 )
-
-const (
-	maxKeys    = 100
-	minRSABits = 2048 // RFC 7518, section 3.3
-)
-
-// signatureAlgorithms are the ones that an id token may be signed with. None of
-// them is symmetric, so that our client secret is no key, and none is "none".
-func signatureAlgorithms() []jose.SignatureAlgorithm {
-	return []jose.SignatureAlgorithm{
-		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
-		jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
-	}
-}
 
 // keySet is a provider's public keys.
 type keySet []jose.JSONWebKey
@@ -53,11 +37,11 @@ func (o *oidc) fetchKeys(ctx context.Context) (keySet, error) {
 		var doc struct {
 			Keys []json.RawMessage `json:"keys"`
 		}
-		if json.Unmarshal(resp.Body, &doc) != nil || len(doc.Keys) > maxKeys {
+		if json.Unmarshal(resp.Body, &doc) != nil || len(doc.Keys) > bearer.MaxKeys {
 			return o.p.client.Malformed(nil, "key set")
 		}
 		for _, raw := range doc.Keys {
-			if key, ok := readKey(raw); ok {
+			if key, ok := bearer.ParseJWK(raw); ok {
 				keys = append(keys, key)
 			}
 		}
@@ -69,23 +53,10 @@ func (o *oidc) fetchKeys(ctx context.Context) (keySet, error) {
 	return keys, err
 }
 
-func readKey(raw json.RawMessage) (jose.JSONWebKey, bool) {
-	var key jose.JSONWebKey
-	if key.UnmarshalJSON(raw) != nil || !key.IsPublic() || !key.Valid() || (key.Use != "" && key.Use != "sig") {
-		return key, false
-	}
-	switch k := key.Key.(type) {
-	case *rsa.PublicKey:
-		return key, k.N.BitLen() >= minRSABits
-	case *ecdsa.PublicKey, ed25519.PublicKey:
-		return key, true
-	}
-	return key, false
-}
-
-// parseSigned reads a signed token without verifying it.
+// parseSigned reads a signed token without verifying it. No algorithm is symmetric, so
+// that our client secret is no key.
 func (o *oidc) parseSigned(token string) (*jose.JSONWebSignature, error) {
-	jws, err := jose.ParseSignedCompact(token, signatureAlgorithms())
+	jws, err := jose.ParseSignedCompact(token, bearer.SignatureAlgorithms())
 	if err != nil || len(jws.Signatures) != 1 { // err may quote the token
 		return nil, o.p.identityInvalid("signature", "its id token is no JWT, or is signed with an algorithm that is not accepted")
 	}

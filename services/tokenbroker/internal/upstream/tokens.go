@@ -13,7 +13,6 @@ import (
 )
 
 const (
-	maxTokenLength = 16 << 10
 	maxScopes      = 200
 	maxScopeLength = 256
 	// maxLifetime bounds expires_in; beyond it a number is taken for a mistake.
@@ -52,7 +51,7 @@ var (
 func readTokens(doc endpoint.Document, paths tokenPaths, sentAt time.Time) (tokens, error) {
 	t := tokens{doc: doc}
 	access, ok := doc.String(paths.access)
-	if !ok || !tokenText(access) {
+	if !ok || !endpoint.TokenText(access) {
 		return t, errAccessToken
 	}
 	t.access = secret.New(access)
@@ -90,24 +89,10 @@ func optionalToken(doc endpoint.Document, path endpoint.Path, problem error) (se
 		return secret.String{}, nil
 	}
 	s, isText := v.(string)
-	if !isText || !tokenText(s) {
+	if !isText || !endpoint.TokenText(s) {
 		return secret.String{}, problem
 	}
 	return secret.New(s), nil
-}
-
-// tokenText reports whether s can be a token: visible ASCII of bounded length
-// (RFC 6749, appendix A.12, without the space). It will be put into a header.
-func tokenText(s string) bool {
-	if s == "" || len(s) > maxTokenLength {
-		return false
-	}
-	for i := range len(s) {
-		if s[i] < 0x21 || s[i] > 0x7e {
-			return false
-		}
-	}
-	return true
 }
 
 // seconds reads a lifetime: a number or, as some services write it, a number in
