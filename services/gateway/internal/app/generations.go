@@ -102,14 +102,14 @@ const (
 // swap takes a set into use. The last one stays while the broker does not have the
 // set yet, or cannot use it: it would refuse every call. Errors say why.
 func (g *generations) swap(ctx context.Context, set *config.Set) error {
-	made, err := g.make(set)
-	if err != nil {
-		return err
-	}
 	for range brokerAnswers {
 		if err := g.known(ctx, set.Digest()); err != nil {
 			return err
 		}
+	}
+	made, err := g.make(set)
+	if err != nil {
+		return err
 	}
 	next := &generation{Gateway: made, over: make(chan struct{})}
 	select {

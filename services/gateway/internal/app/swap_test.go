@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"chatelaine.dev/internal/config"
 	"chatelaine.dev/services/gateway/internal/gatewaytest"
 )
 
@@ -159,4 +161,32 @@ func TestASetThatCannotBeUsedKeepsTheLastOneServing(t *testing.T) {
 	if result, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "news_whoami"}); err != nil || result.IsError {
 		t.Errorf("the new backend at /mcp: %v", err)
 	}
+}
+
+// An alert looks at the watch's metric: it must speak of the resources that serve.
+func TestARefusedEditDoesNotLookLikeALostWatch(t *testing.T) {
+	g := start(t, backendServer())
+	g.broker.Set("news", gatewaytest.Backend{Static: true})
+	watched := g.metric(t, "chatelaine_gateway_session_watch_fresh 1")
+	g.await(t, "sessions are watched", watched)
+	stays := func(why string) {
+		t.Helper()
+		g.await(t, why, g.metric(t, "chatelaine_config_current 0"))
+		if !watched() {
+			t.Errorf("%s: the gateway says that nobody tells it of sessions", why)
+		}
+	}
+	set, report := config.Load(filepath.Dir(g.resources))
+	if err := report.Err(); err != nil {
+		t.Fatal(err)
+	}
+	g.broker.Configs(func(digest string) bool { return digest == set.Digest() })
+	g.edit(t, addBackend("news"))
+	stays("the broker does not have the edit")
+	g.broker.Configs(func(string) bool { return true })
+	g.await(t, "the edit is in use", g.metric(t, "chatelaine_config_current 1"))
+	g.edit(t, func(text string) string {
+		return strings.Replace(text, "transport: streamable-http", "transport: streamable-http, caBundleRef: {configMapRef: {name: nowhere, key: ca}}", 1)
+	})
+	stays("a secret of the edit is not there")
 }

@@ -84,7 +84,6 @@ type Manager struct {
 
 	requests              metric.Int64Counter
 	hit, missed, confirms metric.MeasurementOption
-	observed              metric.Registration
 }
 
 // New makes a manager. Run must run where Config.Sessions is set.
@@ -102,7 +101,7 @@ func New(cfg Config) (*Manager, error) {
 		cfg.Size = DefaultSize
 	}
 	m := &Manager{cfg: cfg, cache: newCache(cfg.Size), sessions: newSessions(cfg.TokenLifetime)}
-	return m, m.instrument(cfg.Telemetry.Meter.Meter("chatelaine.dev/services/gateway"))
+	return m, m.instrument(m.meter())
 }
 
 // Get returns the credential of c for a backend. Errors are *fault.Error with

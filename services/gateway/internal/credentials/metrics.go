@@ -11,6 +11,10 @@ import (
 	"chatelaine.dev/internal/fault"
 )
 
+func (m *Manager) meter() metric.Meter {
+	return m.cfg.Telemetry.Meter.Meter("chatelaine.dev/services/gateway")
+}
+
 func (m *Manager) instrument(meter metric.Meter) error {
 	var err error
 	m.requests, err = meter.Int64Counter("chatelaine.gateway.credential.requests",
@@ -22,11 +26,12 @@ func (m *Manager) instrument(meter metric.Meter) error {
 		return metric.WithAttributeSet(attribute.NewSet(attribute.String("cache", how)))
 	}
 	m.hit, m.missed, m.confirms = option("hit"), option("miss"), option("confirm")
-	return m.observe(meter)
+	return nil
 }
 
-// observe registers what is looked at when somebody asks, until Run ends.
-func (m *Manager) observe(meter metric.Meter) error {
+// observe registers what is looked at when somebody asks, until the registration
+// ends. Only a manager that runs is looked at: gauges have the value of the last one.
+func (m *Manager) observe(meter metric.Meter) (metric.Registration, error) {
 	var failed error
 	gauge := func(name, description string) metric.Int64ObservableGauge {
 		g, err := meter.Int64ObservableGauge(name, metric.WithDescription(description))
@@ -41,9 +46,9 @@ func (m *Manager) observe(meter metric.Meter) error {
 	age, err := meter.Float64ObservableGauge("chatelaine.gateway.session_watch.age", metric.WithUnit("s"),
 		metric.WithDescription("Time since the last message on the watch of sessions, a heartbeat each second; nothing while the watch is not complete."))
 	if failed = errors.Join(failed, err); failed != nil {
-		return fault.Wrap(fault.Internal, failed, "cannot make a metric")
+		return nil, fault.Wrap(fault.Internal, failed, "cannot make a metric")
 	}
-	m.observed, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	observed, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(entries, int64(m.cache.len()))
 		if m.cfg.Sessions {
 			o.ObserveInt64(fresh, oneIf(m.fresh(time.Now())))
@@ -51,15 +56,15 @@ func (m *Manager) observe(meter metric.Meter) error {
 		if unknown := m.config.unknown.Load(); unknown || m.config.accepted.Load() {
 			o.ObserveInt64(known, oneIf(!unknown))
 		}
-		if heard := m.watch.heard.Load(); heard != 0 {
-			o.ObserveFloat64(age, time.Since(time.Unix(0, heard)).Seconds())
+		if heard := m.watch.heard.Load(); heard != nil {
+			o.ObserveFloat64(age, time.Since(*heard).Seconds())
 		}
 		return nil
 	}, entries, fresh, known, age)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "cannot make a metric")
 	}
-	return nil
+	return observed, nil
 }
 
 func oneIf(is bool) int64 {

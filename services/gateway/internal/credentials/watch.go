@@ -91,7 +91,11 @@ func (l *eventLog) reset(floor int64) {
 
 // Run watches until ctx ends. Without sessions there is nothing to watch.
 func (m *Manager) Run(ctx context.Context) error {
-	defer func() { _ = m.observed.Unregister() }() // another manager may follow
+	observed, err := m.observe(m.meter())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = observed.Unregister() }() // another manager may follow
 	if !m.cfg.Sessions {
 		<-ctx.Done()
 		return nil
