@@ -62,7 +62,7 @@ func (m *Manager) observe(meter metric.Meter) (metric.Registration, error) {
 		return nil
 	}, entries, fresh, known, age)
 	if err != nil {
-		return fault.Wrap(fault.Internal, err, "cannot make a metric")
+		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")
 	}
 	return observed, nil
 }

@@ -25,9 +25,10 @@ const (
 
 // watchState is what requests ask about the watch.
 type watchState struct {
-	// heard is when the last message came while the watch was complete, in
-	// nanoseconds since 1970; 0 while it is not.
-	heard atomic.Int64
+	// heard is when the last message came while the watch was complete; nil while
+	// it is not. It keeps its monotonic reading: a clock that is set back must not
+	// make the cache look fresher than it is.
+	heard atomic.Pointer[time.Time]
 	// position of the newest event that counts; only Run touches it.
 	position int64
 }
@@ -38,7 +39,7 @@ func (m *Manager) fresh(now time.Time) bool {
 		return true
 	}
 	heard := m.watch.heard.Load()
-	return heard != 0 && now.UnixNano()-heard < int64(m.cfg.MaxUnwatched) && !m.sessions.overflowing()
+	return heard != nil && now.Sub(*heard) < m.cfg.MaxUnwatched && !m.sessions.overflowing()
 }
 
 // Fresh reports whether the watch is alive, so that cached credentials need not
@@ -205,7 +206,8 @@ func (m *Manager) watchOnce(ctx context.Context, down *bool) error {
 			}
 		}
 		m.watch.position = max(m.watch.position, msg.GetPosition())
-		m.watch.heard.Store(time.Now().UnixNano())
+		now := time.Now()
+		m.watch.heard.Store(&now)
 	}
 }
 
@@ -264,7 +266,7 @@ func (m *Manager) lost(err error) {
 	switch fault.KindOf(err) {
 	case fault.Invalid, fault.Precondition, fault.NotFound:
 		m.watch.position = 0
-		m.watch.heard.Store(0)
+		m.watch.heard.Store(nil)
 		m.cache.clear()
 	}
 }

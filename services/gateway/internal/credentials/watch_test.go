@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"chatelaine.dev/internal/fault"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
@@ -45,6 +46,33 @@ func TestSilentWatchMakesTheBrokerConfirm(t *testing.T) {
 			t.Fatalf("error %v, want %s: a session that ended could still be used", err, ReasonBrokerUnavailable)
 		}
 	})
+}
+
+// How long ago a message came must not depend on what somebody sets the clock to.
+func TestAClockThatIsSetBackDoesNotMakeTheCacheFresh(t *testing.T) {
+	t.Parallel()
+	m := newManager(t, &fakeBroker{answer: numbered(1)}, nil)
+	heard := time.Now()
+	m.watch.heard.Store(&heard)
+	later := heard.Add(DefaultMaxUnwatched)
+	stepped := setBack(t, later, 30)
+	if m.fresh(stepped) {
+		t.Error("the cache is trusted for as long as the clock was set back")
+	}
+}
+
+// setBack returns t as time.Now would have returned it had the wall clock been set
+// back by some seconds: with the same monotonic reading.
+func setBack(t *testing.T, at time.Time, seconds uint64) time.Time {
+	t.Helper()
+	stepped := at
+	// The first word of a Time with a monotonic reading: 1 bit that says so, 33 bits
+	// of seconds, 30 bits of nanoseconds.
+	*(*uint64)(unsafe.Pointer(&stepped)) -= seconds << 30
+	if stepped.Sub(at) != 0 || at.Unix()-stepped.Unix() != int64(seconds) {
+		t.Skip("this version of Go keeps times in another way")
+	}
+	return stepped
 }
 
 func TestHeartbeatsKeepTheCacheWarm(t *testing.T) {
@@ -124,7 +152,7 @@ func TestTooManyEndedSessionsMakeTheBrokerConfirm(t *testing.T) {
 	t.Parallel()
 	m := newManager(t, &fakeBroker{answer: numbered(1)}, nil)
 	now := time.Now()
-	m.watch.heard.Store(now.UnixNano())
+	m.watch.heard.Store(&now)
 	if !m.fresh(now) {
 		t.Fatal("not fresh to begin with")
 	}
