@@ -3,6 +3,7 @@ package aggregate
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate/lru"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
+	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sessionid"
 )
@@ -47,12 +49,19 @@ const (
 	annotatedCache    = 20_000 // entries
 )
 
+// Credentials gives out credentials; see credentials.Manager.
+type Credentials interface {
+	Get(ctx context.Context, c *caller.Caller, backend string) (*credentials.Credential, error)
+}
+
 // Config makes a Handler.
 type Config struct {
 	// Deployment has the backends. Required.
 	Deployment *config.Deployment
 	// Backends sends requests to them. Required.
 	Backends mcpclient.Backends
+	// Credentials are what Backends has for callers. Required.
+	Credentials Credentials
 	// Sessions keeps what session ids cannot carry. Required.
 	Sessions Blobs
 	// Ring seals session ids, cursors and what Sessions keeps. All replicas
@@ -77,6 +86,7 @@ type Config struct {
 type Handler struct {
 	deployment   *config.Deployment
 	client       *mcpclient.Client
+	credentials  Credentials
 	sessions     *sessions
 	reached      *reached
 	names        catalog.Names
@@ -110,8 +120,8 @@ type Handler struct {
 // New makes the handler. The resource server in front of it has put the caller
 // into the request's context.
 func New(cfg Config) (*Handler, error) {
-	if cfg.Deployment == nil || cfg.Backends == nil || cfg.Sessions == nil || cfg.Ring == nil || cfg.Telemetry == nil {
-		return nil, fault.New(fault.Internal, "aggregate: Deployment, Backends, Sessions, Ring and Telemetry are required")
+	if cfg.Deployment == nil || cfg.Backends == nil || cfg.Credentials == nil || cfg.Sessions == nil || cfg.Ring == nil || cfg.Telemetry == nil {
+		return nil, fault.New(fault.Internal, "aggregate: Deployment, Backends, Credentials, Sessions, Ring and Telemetry are required")
 	}
 	gaps, err := cfg.Telemetry.Meter.Meter("chatelaine.dev/services/gateway").Int64Counter("chatelaine.gateway.aggregate.gaps",
 		metric.WithDescription("Backends that were missing from a handshake or a list."))
@@ -119,7 +129,7 @@ func New(cfg Config) (*Handler, error) {
 		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")
 	}
 	h := &Handler{
-		deployment: cfg.Deployment, client: mcpclient.New(cfg.Backends), logger: cfg.Telemetry.Logger,
+		deployment: cfg.Deployment, client: mcpclient.New(cfg.Backends), credentials: cfg.Credentials, logger: cfg.Telemetry.Logger,
 		store: &store{blobs: cfg.Sessions, ring: cfg.Ring}, version: cmp.Or(cfg.Version, "dev"),
 		handshakeTimeout: cmp.Or(cfg.HandshakeTimeout, DefaultHandshakeTimeout),
 		listTimeout:      cmp.Or(cfg.ListTimeout, DefaultListTimeout),

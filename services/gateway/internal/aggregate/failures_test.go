@@ -376,6 +376,49 @@ func TestOldListsAreNotShownToACallerOfWhomTheBrokerSaysNothing(t *testing.T) {
 	}
 }
 
+func TestOldListsAreNotShownWithoutTheBrokersWordHoweverTheyComeToBeShown(t *testing.T) {
+	t.Parallel()
+	refused := func(t *testing.T, a answer) {
+		t.Helper()
+		if a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, credentials.ReasonBrokerUnavailable) || strings.Contains(a.body, "repos_get") {
+			t.Errorf("the list: %d %s, want 503", a.status, a.body)
+		}
+	}
+	start := func(t *testing.T) (*house, *server, string) {
+		t.Helper()
+		repos := newServer(t, "repos", serverOptions{}).echo("get")
+		h := newHouse(t, 1, repos)
+		id := h.open(t, "alice", eraSession)
+		if a := h.do(t, http.MethodPost, listing, "Mcp-Session-Id", id); !strings.Contains(a.body, "repos_get") {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		return h, repos, id
+	}
+	t.Run("the backend was slow a moment ago", func(t *testing.T) {
+		t.Parallel()
+		h, repos, id := start(t)
+		repos.stuck(t)
+		for range 2 { // in the end without waiting
+			if a := h.do(t, http.MethodPost, listing, "Mcp-Session-Id", id); a.status != http.StatusOK || !strings.Contains(a.body, "repos_get") {
+				t.Fatalf("while the backend is stuck: %d %s", a.status, a.body)
+			}
+		}
+		h.credentials.set("repos", fault.New(fault.Unavailable, "the broker").WithReason(credentials.ReasonBrokerUnavailable))
+		refused(t, h.do(t, http.MethodPost, listing, "Mcp-Session-Id", id))
+		h.credentials.set("repos", fault.New(fault.Unauthenticated, "the session has ended").WithReason(credentials.ReasonSessionEnded))
+		if a := h.do(t, http.MethodPost, listing, "Mcp-Session-Id", id); a.status != http.StatusUnauthorized {
+			t.Errorf("once the session has ended: %d %s, want 401", a.status, a.body)
+		}
+	})
+	t.Run("the broker is silent in a handshake", func(t *testing.T) {
+		t.Parallel()
+		h, _, _ := start(t)
+		h.credentials.silence(true)
+		refused(t, h.do(t, http.MethodPost, listing, "Mcp-Session-Id", h.open(t, "alice", eraSession)))
+		h.credentials.silence(false)
+	})
+}
+
 // A request that waits when its session ends, or when nobody can say whether it has,
 // is told so: a client that reads "canceled" in a successful answer does not know that
 // it may come back.

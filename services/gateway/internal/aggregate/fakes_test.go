@@ -18,11 +18,18 @@ import (
 type credentialsOf struct {
 	mu     sync.Mutex
 	faults map[string]error // backend, or backend/subject
+	silent bool             // the broker takes questions and does not answer
 }
 
-func (c *credentialsOf) Get(_ context.Context, who *caller.Caller, b string) (*credentials.Credential, error) {
+func (c *credentialsOf) Get(ctx context.Context, who *caller.Caller, b string) (*credentials.Credential, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.silent {
+		c.mu.Unlock()
+		<-ctx.Done()
+		c.mu.Lock()
+		return nil, fault.New(fault.Unavailable, "the broker is silent").WithReason(credentials.ReasonBrokerUnavailable)
+	}
 	for _, key := range []string{b, b + "/" + who.Subject} {
 		if err := c.faults[key]; err != nil {
 			return nil, err
@@ -42,6 +49,12 @@ func (c *credentialsOf) set(key string, err error) {
 		c.faults = make(map[string]error)
 	}
 	c.faults[key] = err
+}
+
+func (c *credentialsOf) silence(silent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.silent = silent
 }
 
 // broker keeps blobs as the broker does: by compare-and-set.

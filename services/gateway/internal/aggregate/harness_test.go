@@ -243,7 +243,7 @@ func newHouse(t *testing.T, replicas int, servers ...*server) *house {
 			t.Fatal(err)
 		}
 		handler, err := aggregate.New(aggregate.Config{
-			Deployment: h.deployment, Backends: backends, Sessions: h.broker, Ring: ring, Telemetry: tel, Version: "test",
+			Deployment: h.deployment, Backends: backends, Credentials: h.credentials, Sessions: h.broker, Ring: ring, Telemetry: tel, Version: "test",
 			HandshakeTimeout: 2 * time.Second, ListTimeout: 2 * time.Second,
 		})
 		if err != nil {

@@ -23,12 +23,17 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
+	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sessionid"
 )
 
 // canned answers every request without a network.
 type canned struct{}
+
+func (canned) Get(context.Context, *caller.Caller, string) (*credentials.Credential, error) {
+	return &credentials.Credential{}, nil
+}
 
 func (canned) Do(_ context.Context, _ *caller.Caller, b *config.Backend, r *backend.Request) (*http.Response, error) {
 	m, err := jsonrpc.Parse(r.Body)
@@ -65,7 +70,7 @@ func newHandler(t testing.TB) (*Handler, *caller.Caller) {
 	}
 	h, err := New(Config{
 		Deployment: &config.Deployment{Backends: []config.Backend{{Name: "payroll"}, {Name: "repos"}}},
-		Backends:   canned{}, Sessions: empty{}, Ring: ring, Telemetry: telemetry.Discard(),
+		Backends:   canned{}, Credentials: canned{}, Sessions: empty{}, Ring: ring, Telemetry: telemetry.Discard(),
 	})
 	if err != nil {
 		t.Fatal(err)

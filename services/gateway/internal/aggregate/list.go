@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
@@ -126,10 +127,34 @@ func (h *Handler) page(ctx context.Context, q *request, b *config.Backend, kind 
 	case isFatal(err):
 		return nil, err
 	}
-	if old, ok := h.pages.Get(key); ok {
-		return &catalog.Part{Backend: b.Name, Page: old, Old: true}, err
+	old, ok := h.pages.Get(key)
+	if !ok {
+		return nil, err
 	}
-	return nil, err
+	if !isUnserved(err) {
+		switch refused := h.entitled(ctx, q, b); {
+		case refused == nil:
+		case isFatal(refused):
+			return nil, refused
+		case isUnserved(refused):
+			err = refused
+		}
+	}
+	return &catalog.Part{Backend: b.Name, Page: old, Old: true}, err
+}
+
+// entitledTimeout is how long a list waits for the broker's word on what was shown
+// before, when its backend has used up its own time.
+const entitledTimeout = 2 * time.Second
+
+// entitled asks whether the caller may still have the backend's credential: the
+// backend may have been given up before the broker was asked. That costs nothing
+// while the credential is cached.
+func (h *Handler) entitled(ctx context.Context, q *request, b *config.Backend) error {
+	ctx, cancel := context.WithTimeout(ctx, entitledTimeout)
+	defer cancel()
+	_, err := h.credentials.Get(ctx, q.who, b.Name)
+	return err
 }
 
 func (h *Handler) fetch(ctx context.Context, q *request, b *config.Backend, kind *catalog.Kind, cursor string, hasCursor bool) (*catalog.Page, *mcpclient.Peer, error) {

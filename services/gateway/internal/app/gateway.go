@@ -75,7 +75,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	handler, err := routes(&cfg, parts{backends, resources, ring})
+	handler, err := routes(&cfg, parts{manager, backends, resources, ring})
 	if err != nil {
 		return nil, err
 	}
@@ -83,9 +83,10 @@ func New(cfg Config) (*Gateway, error) {
 }
 
 type parts struct {
-	backends  *backend.Client
-	resources *resource.Server
-	ring      *keyring.Ring
+	credentials *credentials.Manager
+	backends    *backend.Client
+	resources   *resource.Server
+	ring        *keyring.Ring
 }
 
 func routes(cfg *Config, p parts) (http.Handler, error) {
@@ -100,12 +101,12 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 		b := &d.Backends[i]
 		mux.Handle("/mcp/"+b.Name, log.Wrap(b.Name, p.resources.Protect(b.Name, passthrough.New(passthrough.Config{
 			Backend: b, Backends: p.backends, Sessions: sessionid.NewSealer(p.ring), Challenger: p.resources,
-			Streams: cfg.Streams, MaxBody: cfg.Flags.MaxBodyBytes,
+			Streams: cfg.Streams,
 		}))))
 	}
 	aggregated, err := aggregate.New(aggregate.Config{
 		Deployment: d, Backends: p.backends, Sessions: brokerv1.NewMcpSessionServiceClient(cfg.Broker), Ring: p.ring,
-		Telemetry: cfg.Telemetry, Version: process.Version(),
+		Credentials: p.credentials, Telemetry: cfg.Telemetry, Version: process.Version(),
 		Unauthorized: func(w http.ResponseWriter, r *http.Request, text string) {
 			p.resources.Challenge(w, r, "", fault.New(fault.Unauthenticated, text))
 		},

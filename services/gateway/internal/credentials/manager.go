@@ -2,6 +2,7 @@ package credentials
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -159,8 +160,21 @@ func (m *Manager) fetch(ctx context.Context, c *caller.Caller, k key) (*Credenti
 	case <-running.done:
 		return running.cred, running.err
 	case <-ctx.Done():
-		return nil, fault.From(context.Cause(ctx))
+		return nil, m.gaveUp(context.Cause(ctx))
 	}
+}
+
+// gaveUp says why a caller's wait is over. When its time is, and the broker has been
+// silent on the watch too, that is the broker's doing, and not a provider's.
+func (m *Manager) gaveUp(cause error) error {
+	if errors.Is(cause, context.DeadlineExceeded) && !m.Fresh() {
+		return errSilentBroker(cause)
+	}
+	return fault.From(cause)
+}
+
+func errSilentBroker(cause error) error {
+	return fault.Wrap(fault.Unavailable, cause, "the token broker cannot answer").WithReason(ReasonBrokerUnavailable)
 }
 
 func (m *Manager) ask(ctx context.Context, c *caller.Caller, k key, s *shard, running *call) {
@@ -234,7 +248,7 @@ func (m *Manager) brokerFault(ctx context.Context, err error) error {
 	}
 	switch f.Kind {
 	case fault.Unavailable, fault.Timeout: // of the broker itself, or of its database: callers need not know which
-		return fault.Wrap(fault.Unavailable, err, "the token broker cannot answer").WithReason(ReasonBrokerUnavailable)
+		return errSilentBroker(err)
 	}
 	return f
 }

@@ -89,6 +89,28 @@ func TestHeartbeatsKeepTheCacheWarm(t *testing.T) {
 	})
 }
 
+// A provider may take its time: only a broker that says nothing at all is at fault.
+func TestABrokerThatHangsIsToldFromAProviderThatIsSlow(t *testing.T) {
+	t.Parallel()
+	broker := &fakeBroker{answer: numbered(10)}
+	watching(t, broker, func(t *testing.T, m *Manager) {
+		hold := make(chan struct{})
+		defer close(hold)
+		broker.set(func() { broker.hold = hold })
+		broker.send(snapshot(10))
+		synctest.Wait()
+		for wait, want := range map[time.Duration]string{DefaultMaxUnwatched - time.Second: "", 2 * DefaultMaxUnwatched: ReasonBrokerUnavailable} {
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
+			_, err := m.Get(ctx, alice(), "repos")
+			cancel()
+			if fault.ReasonOf(err) != want {
+				t.Errorf("after %v: %v, want reason %q", wait, err, want)
+			}
+			broker.send(heartbeat(10))
+		}
+	})
+}
+
 func TestUnfinishedSnapshotDoesNotCountAsWatching(t *testing.T) {
 	t.Parallel()
 	broker := &fakeBroker{answer: numbered(10)}
