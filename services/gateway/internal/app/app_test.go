@@ -390,6 +390,33 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+func TestTheBoundOfBodiesHoldsAtBothEndpoints(t *testing.T) {
+	g := start(t, http.NotFoundHandler(), "--max-body-bytes", "6291456")
+	token := g.issuer.Token("alice", "session-1", "http://"+g.public+"/mcp", nil)
+	for _, path := range []string{"/mcp", "/mcp/repos"} {
+		for size, tooLarge := range map[int]bool{5 << 20: false, 7 << 20: true} {
+			body := `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"` +
+				strings.Repeat("x", size) + `","version":"1"}}}`
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+g.public+path, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer "+token)
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Accept", "application/json, text/event-stream")
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if got := resp.StatusCode == http.StatusRequestEntityTooLarge; err != nil || got != tooLarge {
+				t.Errorf("%s, a message of %d MiB and a bound of 6: %d %s", path, size>>20, resp.StatusCode, answer)
+			}
+		}
+	}
+}
+
 // A proxy that had begun to send would see the connection closed, and lose the answer.
 func TestABodyThatSaysItIsTooLargeIsNotAskedFor(t *testing.T) {
 	g := start(t, backendServer())

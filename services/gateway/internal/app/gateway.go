@@ -101,12 +101,12 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 		b := &d.Backends[i]
 		mux.Handle("/mcp/"+b.Name, log.Wrap(b.Name, p.resources.Protect(b.Name, passthrough.New(passthrough.Config{
 			Backend: b, Backends: p.backends, Sessions: sessionid.NewSealer(p.ring), Challenger: p.resources,
-			Streams: cfg.Streams,
+			Streams: cfg.Streams, MaxBody: cfg.Flags.MaxBodyBytes,
 		}))))
 	}
 	aggregated, err := aggregate.New(aggregate.Config{
 		Deployment: d, Backends: p.backends, Sessions: brokerv1.NewMcpSessionServiceClient(cfg.Broker), Ring: p.ring,
-		Credentials: p.credentials, Telemetry: cfg.Telemetry, Version: process.Version(),
+		Credentials: p.credentials, Telemetry: cfg.Telemetry, Version: process.Version(), MaxBody: cfg.Flags.MaxBodyBytes,
 		Unauthorized: func(w http.ResponseWriter, r *http.Request, text string) {
 			p.resources.Challenge(w, r, "", fault.New(fault.Unauthenticated, text))
 		},
