@@ -175,21 +175,65 @@ func Detail(err error) string {
 	if err == nil {
 		return ""
 	}
-	text := strings.ReplaceAll(Terminal(err), "\n\t", " ")
-	return strings.ReplaceAll(text, "\n", " ")
+	texts := problems(err)
+	for i, text := range texts {
+		texts[i] = oneLine(text)
+	}
+	return strings.Join(texts, "; ")
 }
 
-// Terminal is Detail for the terminal of whoever runs the program: the lines of
-// the message stay, those of causes are joined.
+func oneLine(text string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(text, "\n\t", " "), "\n", " ")
+}
+
+// Terminal is Detail for the terminal of whoever runs the program: errors that are
+// joined have a line each, and the lines of a message stay; those of causes are joined.
 func Terminal(err error) string {
 	if err == nil {
 		return ""
 	}
+	return strings.Join(problems(err), "\n")
+}
+
+// problems returns the text of each error that err joins, with its cause behind it.
+func problems(err error) []string {
 	text := err.Error()
-	if e, ok := As(err); ok && e.cause != nil {
-		text += ": " + Detail(e.cause)
+	switch e := err.(type) { //nolint:errorlint // the chain is walked by hand, for the text of each link
+	case *Error:
+		return []string{text + added(text, e.cause)}
+	case interface{ Unwrap() []error }:
+		if parts := e.Unwrap(); text == errors.Join(parts...).Error() {
+			var all []string
+			for _, part := range parts {
+				all = append(all, problems(part)...)
+			}
+			return all
+		}
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			if about, ok := strings.CutSuffix(text, inner.Error()); ok {
+				all := problems(inner)
+				all[0] = about + all[0]
+				return all
+			}
+		}
 	}
-	return text
+	if e, ok := As(err); ok { // somewhere in a text that was put together in another way
+		text += added(text, e.cause)
+	}
+	return []string{text}
+}
+
+// added is what a cause says beyond a text that may end with the cause's own.
+func added(text string, cause error) string {
+	if cause == nil {
+		return ""
+	}
+	detail, own := Detail(cause), oneLine(cause.Error())
+	if more, ok := strings.CutPrefix(detail, own); ok && own != "" && strings.HasSuffix(text, own) {
+		return more
+	}
+	return ": " + detail
 }
 
 // As returns the outermost *Error in err's chain.

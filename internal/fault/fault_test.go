@@ -161,6 +161,32 @@ func TestLogsShowTheCauseOnce(t *testing.T) {
 	}
 }
 
+func TestTheTerminalShowsEachProblemOnceInALineOfItsOwn(t *testing.T) {
+	t.Parallel()
+	missing := fault.Wrap(fault.Precondition, errors.New("no such file"), "secret a/b not found")
+	bad := fault.Wrap(fault.Invalid, errors.New("not base64"), "secret c/d is not a key")
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"one":    {missing, "secret a/b not found: no such file"},
+		"joined": {errors.Join(missing, bad), "secret a/b not found: no such file\nsecret c/d is not a key: not base64"},
+		"joined and wrapped": {
+			fmt.Errorf("start: %w", errors.Join(fmt.Errorf("one: %w", missing), bad)),
+			"start: one: secret a/b not found: no such file\nsecret c/d is not a key: not base64",
+		},
+		"repeated":          {fault.Wrap(fault.Precondition, missing, "backend one: "+missing.Error()), "backend one: secret a/b not found: no such file"},
+		"joined as a cause": {fault.Wrap(fault.Internal, errors.Join(missing, bad), "no"), "no: secret a/b not found: no such file; secret c/d is not a key: not base64"},
+		"several lines":     {fault.Wrap(fault.Invalid, errors.New("x"), "one\n\ttwo"), "one\n\ttwo: x"},
+		"in the middle":     {fmt.Errorf("%w (%d)", missing, 2), "secret a/b not found (2): no such file"},
+		"two in one text":   {fmt.Errorf("%w, then %w", missing, bad), "secret a/b not found, then secret c/d is not a key: no such file"},
+	} {
+		if got := fault.Terminal(tt.err); got != tt.want {
+			t.Errorf("%s:\n%s\nwant:\n%s", name, got, tt.want)
+		}
+	}
+}
+
 func TestSentinelsAreNotChangedByTheirUsers(t *testing.T) {
 	t.Parallel()
 	base := fault.New(fault.NotFound, "no such session").WithReason("session_unknown", "a", "1")
