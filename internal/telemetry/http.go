@@ -30,6 +30,9 @@ type HTTPConfig struct {
 	// Public says that strangers call: a trace of theirs is linked to, not
 	// continued, and a request id of theirs is not taken.
 	Public bool
+	// JoinTraces continues the traces of strangers all the same, so that one id
+	// finds a request from their side to the last server. See Config.PublicTraces.
+	JoinTraces bool
 	// AccessLevel is the level of the access log; server errors are one level
 	// up. The zero value is slog.LevelInfo.
 	AccessLevel slog.Level
@@ -71,7 +74,7 @@ func (t *Telemetry) Middleware(cfg HTTPConfig) func(http.Handler) http.Handler {
 		otelhttp.WithPropagators(t.Propagator),
 		otelhttp.WithSpanNameFormatter(spanName),
 	}
-	if cfg.Public {
+	if cfg.Public && !cfg.JoinTraces {
 		opts = append(opts, otelhttp.WithPublicEndpointFn(func(*http.Request) bool { return true }))
 	}
 	return func(next http.Handler) http.Handler {

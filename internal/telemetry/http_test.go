@@ -209,20 +209,22 @@ func TestRequestIDsAndTracesOfStrangersAreNotTaken(t *testing.T) {
 	const traceID = "0af7651916cd43dd8448eb211c80319c"
 	for name, tt := range map[string]struct {
 		public  bool
+		join    bool
 		id      string
 		wantID  bool
 		wantTID bool
 	}{
-		"inside":            {false, "req-1", true, true},
-		"inside, not an id": {false, "a b", false, true},
-		"inside, too long":  {false, strings.Repeat("a", 65), false, true},
-		"public":            {true, "req-1", false, false},
+		"inside":            {false, false, "req-1", true, true},
+		"inside, not an id": {false, false, "a b", false, true},
+		"inside, too long":  {false, false, strings.Repeat("a", 65), false, true},
+		"public":            {true, false, "req-1", false, false},
+		"public, joined":    {true, true, "req-1", false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tel, _, spans := observed(t)
 			var inHandler string
-			server := httptest.NewServer(tel.Middleware(HTTPConfig{Public: tt.public})(http.HandlerFunc(
+			server := httptest.NewServer(tel.Middleware(HTTPConfig{Public: tt.public, JoinTraces: tt.join})(http.HandlerFunc(
 				func(_ http.ResponseWriter, r *http.Request) { inHandler = RequestID(r.Context()) })))
 			defer server.Close()
 			resp, _, err := call(t, http.MethodGet, server.URL, http.Header{
@@ -239,7 +241,7 @@ func TestRequestIDsAndTracesOfStrangersAreNotTaken(t *testing.T) {
 			if (span.SpanContext().TraceID().String() == traceID) != tt.wantTID {
 				t.Errorf("trace id %s", span.SpanContext().TraceID())
 			}
-			if tt.public && (len(span.Links()) != 1 || span.SpanKind() != trace.SpanKindServer) {
+			if tt.public && !tt.join && (len(span.Links()) != 1 || span.SpanKind() != trace.SpanKindServer) {
 				t.Errorf("%d links", len(span.Links()))
 			}
 		})

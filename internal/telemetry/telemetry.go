@@ -54,8 +54,21 @@ type Config struct {
 	// OTLPCA is a file of PEM certificates to trust instead of the system's.
 	OTLPCA string
 	// SampleRatio is the share of new traces that is recorded, 0 to 1; a
-	// request that belongs to a trace follows that trace's decision.
+	// request that belongs to a trace follows that trace's decision, see PublicTraces.
 	SampleRatio float64
+	// PublicTraces says that the traces which requests belong to are those of
+	// strangers. They may ask for less than SampleRatio of them, and not for more.
+	PublicTraces bool
+}
+
+// sampler decides which traces are recorded. The ratio looks at the trace's id, so
+// services with the same one decide alike.
+func (c *Config) sampler() sdktrace.Sampler {
+	ratio := sdktrace.TraceIDRatioBased(c.SampleRatio)
+	if c.PublicTraces {
+		return sdktrace.ParentBased(ratio, sdktrace.WithRemoteParentSampled(ratio))
+	}
+	return sdktrace.ParentBased(ratio)
 }
 
 // Telemetry is what the parts of a service use.
@@ -205,7 +218,7 @@ func (t *Telemetry) startTraces(ctx context.Context, cfg Config, res *resource.R
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(exporter),
 		sdktrace.WithResource(res),
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))),
+		sdktrace.WithSampler(cfg.sampler()),
 	)
 	t.Tracer = provider
 	t.stop = append(t.stop, provider.Shutdown)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 
@@ -111,5 +113,30 @@ func TestLogsHaveATraceIDWithoutACollector(t *testing.T) {
 	}
 	if span.IsRecording() {
 		t.Error("a span that nobody collects is recorded")
+	}
+}
+
+// The flag in a stranger's traceparent must not fill the collector.
+func TestAStrangerCannotHaveMoreTracesRecordedThanTheRatio(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		cfg           Config
+		sampled, want bool
+	}{
+		"a stranger's":                 {Config{PublicTraces: true}, true, false},
+		"a stranger's, all wanted":     {Config{PublicTraces: true, SampleRatio: 1}, true, true},
+		"a stranger's that is not one": {Config{PublicTraces: true, SampleRatio: 1}, false, false},
+		"another service's":            {Config{}, true, true},
+	} {
+		tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(tt.cfg.sampler())).Tracer("test")
+		parent := trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, Remote: true}
+		if tt.sampled {
+			parent.TraceFlags = trace.FlagsSampled
+		}
+		_, span := tracer.Start(trace.ContextWithRemoteSpanContext(t.Context(), trace.NewSpanContext(parent)), "request")
+		if span.SpanContext().IsSampled() != tt.want || span.SpanContext().TraceID() != parent.TraceID {
+			t.Errorf("%s: sampled %v, want %v; trace %s", name, span.SpanContext().IsSampled(), tt.want, span.SpanContext().TraceID())
+		}
+		span.End()
 	}
 }

@@ -36,7 +36,9 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
-	tel, err := telemetry.Start(ctx, flags.Telemetry.Options("gateway"))
+	options := flags.Telemetry.Options("gateway")
+	options.PublicTraces = true
+	tel, err := telemetry.Start(ctx, options)
 	if err != nil {
 		return err
 	}

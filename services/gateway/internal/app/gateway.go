@@ -119,8 +119,7 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 		jsonrpc.WriteError(w, http.StatusNotFound, nil, jsonrpc.CodeInvalidRequest, "there is no such backend")
 	})
 	// The line of package accesslog says more than the middleware's.
-	// Not Public: the client's own trace goes on here, so that one id finds a call from agent to backend.
-	return cfg.Telemetry.Middleware(telemetry.HTTPConfig{Server: "public", AccessLevel: slog.LevelDebug})(mux), nil
+	return cfg.Telemetry.Middleware(telemetry.HTTPConfig{Server: "public", Public: true, JoinTraces: true, AccessLevel: slog.LevelDebug})(mux), nil
 }
 
 // limited bounds the bodies of requests; next sees an *http.MaxBytesError. Nothing is
