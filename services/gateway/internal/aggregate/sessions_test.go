@@ -3,12 +3,15 @@ package aggregate_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"chatelaine.dev/services/gateway/internal/gatewaytest"
 )
 
 // whoami adds a tool that answers with the backend's session id.
@@ -380,4 +383,43 @@ func TestCallersWithoutAnIdentityShareNoBackendSession(t *testing.T) {
 		}
 		return opened > 10 && ended == opened
 	})
+}
+
+func TestNoHeaderMeansTwoThings(t *testing.T) {
+	t.Parallel()
+	repos := newServer(t, "repos", serverOptions{}).echo("get")
+	h := newHouse(t, 1, repos)
+	id := h.open(t, "alice", eraSession)
+	repos.forget()
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // a GET that is served does not end
+	defer cancel()
+	for _, header := range gatewaytest.AmbiguousHeaders() {
+		for _, method := range []string{http.MethodPost, http.MethodGet, http.MethodDelete} {
+			r, err := http.NewRequestWithContext(ctx, method, h.URL, strings.NewReader(toolCall))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header = header.Clone()
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Accept", "application/json, text/event-stream")
+			if header.Get("Mcp-Session-Id") == "" {
+				r.Header.Set("Mcp-Session-Id", id)
+			}
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "more than one value") {
+				t.Errorf("%s %v: %d %s, want 400", method, header, resp.StatusCode, body)
+			}
+		}
+	}
+	if n := repos.total(); n != 0 {
+		t.Errorf("%d of them reached the backend", n)
+	}
+	if a := h.do(t, http.MethodPost, toolCall, "Mcp-Session-Id", id); a.status != http.StatusOK || !strings.Contains(a.body, "repos:get") {
+		t.Errorf("the session afterwards: %d %s", a.status, a.body)
+	}
 }
