@@ -16,8 +16,9 @@ import (
 
 // generations serve each request with the newest configuration, from its first
 // byte to its last: a swap ends no stream. A generation is kept until the last
-// request that began in it is over, which the end of the request's access token
-// bounds. Safe for concurrent use.
+// request that began in it is over: a client's stream ends with its access token,
+// a call that its backend still answers only with the session, or with the client.
+// Safe for concurrent use.
 type generations struct {
 	broker brokerv1.CredentialServiceClient
 	// make builds the gateway of a set.

@@ -1,12 +1,11 @@
 // Package sse reads and writes Server-Sent Events (WHATWG HTML, section 9.2).
 //
-// A [Reader] cuts a stream into events as they come in. Each [Event] has its raw
-// bytes, so that a reader that only looks passes them on unchanged: the raw
-// bytes of all events, joined, are the stream (but for an event that the end of
-// the stream cuts off, which the standard drops). Comments and empty events are
-// events too, for they keep connections alive.
+// A [Reader] cuts a stream into events as they come in, and a [Writer] writes
+// events anew: a client reads nothing of a foreign stream but what was understood
+// here. Comments and empty events are events too, for they keep connections alive.
+// An event that the end of the stream cuts off is none, as the standard says.
 //
-//	io.Reader ─▶ Reader.Next ─▶ Event{ID, Name, Data, Raw} ─▶ Writer ─▶ http.ResponseWriter
+//	io.Reader ─▶ Reader.Next ─▶ Event{ID, Name, Data, Retry} ─▶ Writer ─▶ http.ResponseWriter
 //
 // One event is bounded, so that a stream never needs more memory than that.
 //
