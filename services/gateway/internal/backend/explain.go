@@ -52,7 +52,7 @@ func Explain(err error) Explanation {
 		e.Text = fmt.Sprintf("%s does not accept the credential from %s, although it was renewed if it could be. Log in again to connect %s anew; if that does not help, tell your administrator.", backendName(e.Backend), provider, provider)
 		e.needsUser()
 	case ReasonForbidden:
-		e.Text = fmt.Sprintf("%s refused the request: the account or its connection to %s lacks a permission.", backendName(e.Backend), provider)
+		e.Text = fmt.Sprintf("%s refused the request: the account or its connection to %s lacks a permission. Log in again to grant it; if that does not help, tell your administrator.", backendName(e.Backend), provider)
 		e.needsUser()
 	case credentials.ReasonUserRequired:
 		e.Text = fmt.Sprintf("%s needs a person who is logged in.", backendName(e.Backend))
@@ -76,7 +76,7 @@ func Explain(err error) Explanation {
 		e.Text = backendName(e.Backend) + " is not available. Try again later."
 		e.Status = http.StatusBadGateway
 	case ReasonTimeout:
-		e.Text = backendName(e.Backend) + " did not answer in time."
+		e.Text = backendName(e.Backend) + " did not answer in time. Try again later; it may have done what it was asked."
 		e.Status = http.StatusGatewayTimeout
 	default:
 		e.other(f)

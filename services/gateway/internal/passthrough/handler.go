@@ -222,7 +222,7 @@ func (x *exchange) openSession() bool {
 		return true
 	}
 	x.rec.Fail(accesslog.OutcomeRefused, sessionid.ReasonUnknown)
-	x.refuse(http.StatusNotFound, jsonrpc.CodeSessionUnknown, "session not found")
+	x.refuse(http.StatusNotFound, jsonrpc.CodeSessionUnknown, "session not found: initialize again")
 	return false
 }
 

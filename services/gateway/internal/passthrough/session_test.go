@@ -134,8 +134,8 @@ func TestSessionOfAnotherPersonIsNotFound(t *testing.T) {
 	if a := g.do("bob", http.MethodPost, "/mcp/status", listTools, ofBob); a.status != http.StatusNotFound {
 		t.Errorf("at another backend: %d, want 404", a.status)
 	}
-	if a := g.do("bob", http.MethodPost, "/mcp/repos", listTools, map[string]string{"Mcp-Session-Id": "invented"}); a.status != http.StatusNotFound {
-		t.Errorf("an invented id: %d, want 404", a.status)
+	if a := g.do("bob", http.MethodPost, "/mcp/repos", listTools, map[string]string{"Mcp-Session-Id": "invented"}); a.status != http.StatusNotFound || !strings.Contains(a.body, "initialize again") {
+		t.Errorf("an invented id: %d %s, want 404 and what to do", a.status, a.body)
 	}
 	if a := g.do("bob", http.MethodPost, "/mcp/repos", listTools, ofBob); a.status != http.StatusOK {
 		t.Errorf("bob himself: %d, want 200: %s", a.status, a.body)

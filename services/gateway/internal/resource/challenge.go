@@ -14,8 +14,12 @@ import (
 var (
 	errNoToken   = errors.New("no access token")
 	errTwoTokens = errors.New("more than one Authorization header")
-	errScope     = errors.New("the access token lacks a scope")
 )
+
+// errScope is that of a token without one of the scopes that each must have.
+type errScope string
+
+func (e errScope) Error() string { return "the access token lacks the scope " + string(e) }
 
 // Error codes of RFC 6750, section 3.1.
 const (
@@ -47,7 +51,7 @@ func (p *protected) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, errTwoTokens):
 		rec.Fail(accesslog.OutcomeRefused, codeInvalidRequest)
 		p.answer(w, http.StatusBadRequest, codeInvalidRequest, err.Error())
-	case errors.Is(err, errScope):
+	case isScope(err):
 		rec.Fail(accesslog.OutcomeRefused, codeInsufficientScope)
 		p.answer(w, http.StatusForbidden, codeInsufficientScope, err.Error())
 	default:
@@ -63,6 +67,11 @@ func (p *protected) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		writeError(w, f.Kind.HTTPStatus(), "temporarily_unavailable", f.Error())
 	}
+}
+
+func isScope(err error) bool {
+	_, ok := errors.AsType[errScope](err)
+	return ok
 }
 
 // answer writes a challenge (RFC 6750, section 3; RFC 9728, section 5.1).

@@ -34,7 +34,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) bool {
 		// must be refused, or pages of strangers could use a gateway nearby.
 		if len(origins) != 1 || !s.origins.allow(origins[0]) {
 			accesslog.From(r.Context()).Fail(accesslog.OutcomeRefused, "origin")
-			jsonrpc.WriteError(w, http.StatusForbidden, nil, jsonrpc.CodeInvalidRequest, "this origin is not allowed")
+			jsonrpc.WriteError(w, http.StatusForbidden, nil, jsonrpc.CodeInvalidRequest, "this origin is not allowed: see --allowed-origin")
 			return false
 		}
 		h.Set("Access-Control-Allow-Origin", origins[0])
@@ -87,7 +87,7 @@ func (s *Server) admitHost(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	accesslog.From(r.Context()).Fail(accesslog.OutcomeRefused, "host")
-	jsonrpc.WriteError(w, http.StatusForbidden, nil, jsonrpc.CodeInvalidRequest, "this host name is not allowed")
+	jsonrpc.WriteError(w, http.StatusForbidden, nil, jsonrpc.CodeInvalidRequest, "this host name is not allowed: see --allowed-host")
 	return false
 }
 

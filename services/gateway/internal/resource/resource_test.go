@@ -193,7 +193,7 @@ func TestTokenWithoutARequiredScopeIsForbidden(t *testing.T) {
 	s := start(t, func(cfg *resource.Config) { cfg.RequiredScopes = []string{"tools"} })
 	w := s.do(http.MethodPost, "/mcp", s.issuer.Token("alice", "live", audience, nil), nil)
 	if got := w.Header().Get("WWW-Authenticate"); w.Code != http.StatusForbidden ||
-		!strings.Contains(got, `error="insufficient_scope"`) || !strings.Contains(got, `scope="openid tools"`) {
+		!strings.Contains(got, `error="insufficient_scope", error_description="the access token lacks the scope tools"`) || !strings.Contains(got, `scope="openid tools"`) {
 		t.Errorf("%d %s", w.Code, got)
 	}
 	if w := s.do(http.MethodPost, "/mcp", s.issuer.Token("alice", "live", audience, gatewaytest.Claims{"scope": "openid tools"}), nil); w.Code != http.StatusOK {
@@ -278,8 +278,16 @@ func TestPagesOfStrangersAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if w := s.do(http.MethodPost, "/mcp", good, tt.header); w.Code != tt.want {
+			w := s.do(http.MethodPost, "/mcp", good, tt.header)
+			if w.Code != tt.want {
 				t.Errorf("%d, want %d", w.Code, tt.want)
+			}
+			flag := "--allowed-origin"
+			if tt.header.Get("Host") != "" {
+				flag = "--allowed-host"
+			}
+			if tt.want == http.StatusForbidden && !strings.Contains(w.Body.String(), flag) {
+				t.Errorf("%s: an operator is not told of %s", w.Body, flag)
 			}
 		})
 	}

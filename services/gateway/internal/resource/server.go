@@ -145,7 +145,7 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, p *protect
 	}
 	for _, scope := range s.cfg.RequiredScopes {
 		if !who.HasScope(scope) {
-			p.refuse(w, r, errScope)
+			p.refuse(w, r, errScope(scope))
 			return nil, false
 		}
 	}
