@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"chatelaine.dev/internal/outbound"
 	"chatelaine.dev/internal/secret"
 )
 
@@ -264,7 +265,7 @@ func (c *checker) entry(e resource[MCPServerEntrySpec]) {
 func (c *checker) remoteURL(d *document, spec *MCPServerEntrySpec) {
 	const path = "spec.remoteUrl"
 	u, err := url.Parse(spec.RemoteURL)
-	private := err == nil && isPrivateHost(u.Hostname()) && !isLoopback(u.Hostname())
+	private := err == nil && isPrivateHost(u.Hostname()) && !outbound.IsLoopback(u.Hostname())
 	c.url(d, path, spec.RemoteURL, urlRules{
 		query: true, allowHTTP: private && spec.AllowPrivateEndpoint,
 		permit: "the server is on a private network and allowPrivateEndpoint is true",

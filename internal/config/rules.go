@@ -7,6 +7,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"chatelaine.dev/internal/outbound"
 )
 
 func isLabel(s string) bool {
@@ -45,12 +49,7 @@ func isScope(s string) bool {
 
 // isHeaderName checks a token (RFC 9110, section 5.6.2).
 func isHeaderName(s string) bool {
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 128
+	return httpguts.ValidHeaderFieldName(s) && len(s) <= 128
 }
 
 // protocolHeader says why a header cannot be set by configuration, or "".
@@ -123,7 +122,7 @@ func urlProblem(raw string, rules urlRules) string {
 	case "https":
 		return ""
 	case "http":
-		if isLoopback(u.Hostname()) || rules.allowHTTP {
+		if outbound.IsLoopback(u.Hostname()) || rules.allowHTTP {
 			return ""
 		}
 		if rules.permit != "" {
@@ -150,16 +149,6 @@ func dotSegment(path string) bool {
 		}
 	}
 	return false
-}
-
-// isLoopback reports whether a host is this machine by its name or literal.
-func isLoopback(host string) bool {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
 }
 
 // isPrivateHost reports whether a host is, by its literal or by its name,

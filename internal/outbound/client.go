@@ -34,29 +34,18 @@ type Config struct {
 	Dials Dials
 	// RootCAs replaces the system's certificate authorities; see LoadCAs.
 	RootCAs *x509.CertPool
-	// Certificates are shown to servers that ask for one.
-	Certificates []tls.Certificate
-	// Proxy uses HTTPS_PROXY and friends. The proxy then resolves names itself,
-	// so Policy cannot hold for what is behind it: only the way to the proxy.
-	Proxy bool
-	// FollowRedirects is how many redirects are followed; zero means that a
-	// redirect is returned as the response that it is.
-	FollowRedirects int
-	// MaxConnsPerHost bounds connections to one host; zero means no bound.
-	MaxConnsPerHost int
 
-	// Tracer and Propagator trace calls; nil means no tracing.
+	// Tracer and Propagator trace the calls of New's client; nil means no tracing.
 	Tracer     trace.TracerProvider
 	Propagator propagation.TextMapPropagator
 }
 
 const maxHeaderBytes = 64 << 10
 
-// New returns a client. Its errors are *fault.Error: Unavailable with reason
+// New returns a client. A redirect is returned as the response that it is. Errors are *fault.Error: Unavailable with reason
 // "outbound_refused" (the policy), "outbound_failed" (no connection, broken
 // answer), Timeout or Canceled. None shows more of the URL than its host.
 func New(cfg Config) *http.Client {
-	transport := NewTransport(cfg)
 	timeout := cfg.Timeout
 	switch {
 	case timeout == 0:
@@ -65,39 +54,32 @@ func New(cfg Config) *http.Client {
 		timeout = 0
 	}
 	return &http.Client{
-		Transport: &hidingTransport{next: transport},
-		Timeout:   timeout,
-		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-			if len(via) > cfg.FollowRedirects {
-				return http.ErrUseLastResponse
-			}
-			return nil
-		},
+		Transport:     &hidingTransport{next: traced(NewTransport(cfg), &cfg)},
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// NewTransport returns the client's transport alone, for reverse proxies. Its
-// errors are those of net/http.
-func NewTransport(cfg Config) http.RoundTripper {
-	t := &http.Transport{
+// NewTransport returns the client's transport alone, for reverse proxies, which may
+// tune it. Its errors are those of net/http, and it traces nothing.
+func NewTransport(cfg Config) *http.Transport {
+	return &http.Transport{
 		DialContext: newGuard(cfg.Policy, cfg.Dials).DialContext,
 		TLSClientConfig: &tls.Config{
-			MinVersion:   tls.VersionTLS12,
-			RootCAs:      cfg.RootCAs,
-			Certificates: cfg.Certificates,
+			MinVersion: tls.VersionTLS12,
+			RootCAs:    cfg.RootCAs,
 		},
 		TLSHandshakeTimeout:    5 * time.Second,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           256,
 		MaxIdleConnsPerHost:    32,
-		MaxConnsPerHost:        cfg.MaxConnsPerHost,
 		IdleConnTimeout:        90 * time.Second,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 	}
-	if cfg.Proxy {
-		t.Proxy = http.ProxyFromEnvironment
-	}
+}
+
+func traced(t *http.Transport, cfg *Config) http.RoundTripper {
 	if cfg.Tracer == nil {
 		return t
 	}
@@ -124,7 +106,7 @@ func (q queryless) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // hidingTransport replaces errors; http.Client would put the URL around them,
-// which Hide takes off again.
+// which Do takes off again.
 type hidingTransport struct{ next http.RoundTripper }
 
 func (t *hidingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -140,14 +122,14 @@ func (t *hidingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 func Do(client *http.Client, r *http.Request) (*http.Response, error) {
 	resp, err := client.Do(r)
 	if err != nil {
-		return nil, Hide(err)
+		return nil, hide(err)
 	}
 	return resp, nil
 }
 
-// Hide returns an error of an http.Client without the URL that the client put
+// hide returns an error of an http.Client without the URL that the client put
 // around it, as a *fault.Error.
-func Hide(err error) error {
+func hide(err error) error {
 	method, host := "request", ""
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		method, err = ue.Op, ue.Err

@@ -123,7 +123,13 @@ func Loopback(text string) bool {
 	if err != nil {
 		return false
 	}
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	return IsLoopback(u.Hostname())
+}
+
+// IsLoopback reports whether a host is this machine: by a literal, or as localhost
+// or a name below it, for which no name server is asked (RFC 6761, section 6.3).
+func IsLoopback(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return true
 	}

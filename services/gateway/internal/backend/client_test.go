@@ -269,7 +269,7 @@ func TestBackendInTroubleIsNamed(t *testing.T) {
 
 func TestNameThatLeadsToLoopbackIsNotFollowed(t *testing.T) {
 	t.Parallel()
-	for host, want := range map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true, "backend.example": false, "localhost.example": false} {
+	for host, want := range map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true, "repos.localhost": true, "backend.example": false, "localhost.example": false} {
 		if got := policyFor(&config.Backend{AllowPrivateEndpoint: true}, host).AllowLoopback; got != want {
 			t.Errorf("%s may be on loopback: %v, want %v", host, got, want)
 		}

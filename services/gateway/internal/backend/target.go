@@ -3,7 +3,6 @@ package backend
 import (
 	"crypto/x509"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -49,10 +48,13 @@ func newTarget(b *config.Backend, cfg *Config) (*target, error) {
 	t := &target{
 		name: b.Name, url: u, origin: b.Origin, timeout: cfg.timeout(b.Name),
 		owned: ownedHeaders(b), measured: make(map[string]metric.MeasurementOption),
-		transport: pooled(outbound.NewTransport(outbound.Config{
-			Policy: policyFor(b, u.Hostname()), Dials: cfg.Dials, RootCAs: roots,
-		})),
 	}
+	transport := outbound.NewTransport(outbound.Config{
+		Policy: policyFor(b, u.Hostname()), Dials: cfg.Dials, RootCAs: roots,
+	})
+	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = idleConns, idleConns
+	transport.DisableCompression = true
+	t.transport = transport
 	for _, outcome := range outcomes() {
 		t.measured[outcome] = metric.WithAttributeSet(attribute.NewSet(
 			attribute.String("backend", b.Name), attribute.String("outcome", outcome)))
@@ -74,28 +76,11 @@ func newTarget(b *config.Backend, cfg *Config) (*target, error) {
 // Fewer than there are concurrent calls means a dial for each that is too many.
 const idleConns = 512
 
-// pooled tunes a transport for many callers of one host.
-func pooled(rt http.RoundTripper) http.RoundTripper {
-	if t, ok := rt.(*http.Transport); ok {
-		t.MaxIdleConns, t.MaxIdleConnsPerHost = idleConns, idleConns
-		t.DisableCompression = true
-	}
-	return rt
-}
-
 // policyFor allows public addresses; private ones where the entry says so; and
 // loopback ones only when the URL names one, since that is then what was meant
 // and no name server can make it so.
 func policyFor(b *config.Backend, host string) outbound.Policy {
-	return outbound.Policy{AllowPrivate: b.AllowPrivateEndpoint, AllowLoopback: isLoopback(host)}
-}
-
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
+	return outbound.Policy{AllowPrivate: b.AllowPrivateEndpoint, AllowLoopback: outbound.IsLoopback(host)}
 }
 
 func roots(b *config.Backend, secrets *secret.Resolver) (*x509.CertPool, error) {

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"chatelaine.dev/services/gateway/internal/accesslog"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
@@ -61,23 +63,13 @@ func params(requested string) string {
 	n := 0
 	for name := range strings.SplitSeq(requested, ",") {
 		name = strings.ToLower(strings.TrimSpace(name))
-		if n < maxParams && strings.HasPrefix(name, paramPrefix) && isToken(name) {
+		if n < maxParams && strings.HasPrefix(name, paramPrefix) && httpguts.ValidHeaderFieldName(name) {
 			n++
 			b.WriteString(", ")
 			b.WriteString(name)
 		}
 	}
 	return b.String()
-}
-
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
-			return false
-		}
-	}
-	return true
 }
 
 // admitHost refuses requests for a name that is not ours: a page of a stranger
@@ -117,12 +109,14 @@ func (h hosts) allow(host string) bool {
 	return h[host] || h[name] || isLoopback(strings.Trim(name, "[]"))
 }
 
+// isLoopback is narrower than outbound.IsLoopback: a browser may still ask a name
+// server for what is below localhost.
 func isLoopback(name string) bool {
 	if name == "localhost" {
 		return true
 	}
 	addr, err := netip.ParseAddr(name)
-	return err == nil && addr.IsLoopback()
+	return err == nil && addr.Unmap().IsLoopback()
 }
 
 // origins are those of browser clients. Loopback ones always are: tools that run

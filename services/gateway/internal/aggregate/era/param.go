@@ -3,14 +3,11 @@ package era
 import (
 	"math"
 	"strconv"
-	"strings"
+
+	"golang.org/x/net/http/httpguts"
 
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
-
-// HeaderParamPrefix begins the headers that repeat arguments of a tool (MCP
-// 2026-07-28, Streamable HTTP, Custom Headers).
-const HeaderParamPrefix = "Mcp-Param-"
 
 // Param says that a header repeats an argument: the schema of the tool's input
 // has x-mcp-header at the property that Path leads to.
@@ -45,7 +42,7 @@ func collect(tool []byte, schema jsonrpc.Span, path []string, params *[]Param) {
 	_ = jsonrpc.Members(tool, jsonrpc.Find(tool, schema, "properties"), func(name string, property jsonrpc.Span) error {
 		here := append(path[:len(path):len(path)], name)
 		header, ok := jsonrpc.Text(tool, jsonrpc.Find(tool, property, "x-mcp-header"))
-		if ok && isToken(header) && len(*params) < maxParams {
+		if ok && httpguts.ValidHeaderFieldName(header) && len(*params) < maxParams {
 			*params = append(*params, Param{Header: HeaderParamPrefix + header, Path: here})
 		}
 		collect(tool, property, here, params)
@@ -70,16 +67,4 @@ func (p *Param) Value(m *jsonrpc.Message) (value string, ok bool) {
 		return strconv.FormatInt(int64(n), 10), true
 	}
 	return "", false
-}
-
-// isToken follows RFC 9110, section 5.6.2.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
-		if !letter && (c < '0' || c > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != ""
 }
