@@ -69,7 +69,7 @@ type Config struct {
 	Ring *keyring.Ring
 	// Telemetry is required; see telemetry.Discard.
 	Telemetry *telemetry.Telemetry
-	// Version is the gateway's own, for clients to see.
+	// Version is the gateway's own, for clients and backends to see.
 	Version string
 	// HandshakeTimeout bounds the handshake with one backend, ListTimeout one
 	// page of its lists. Zero means the defaults.
@@ -128,9 +128,10 @@ func New(cfg Config) (*Handler, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")
 	}
+	version := cmp.Or(cfg.Version, "dev")
 	h := &Handler{
-		deployment: cfg.Deployment, client: mcpclient.New(cfg.Backends), credentials: cfg.Credentials, logger: cfg.Telemetry.Logger,
-		store: &store{blobs: cfg.Sessions, ring: cfg.Ring}, version: cmp.Or(cfg.Version, "dev"),
+		deployment: cfg.Deployment, client: mcpclient.New(cfg.Backends, version), credentials: cfg.Credentials, logger: cfg.Telemetry.Logger,
+		store: &store{blobs: cfg.Sessions, ring: cfg.Ring}, version: version,
 		handshakeTimeout: cmp.Or(cfg.HandshakeTimeout, DefaultHandshakeTimeout),
 		listTimeout:      cmp.Or(cfg.ListTimeout, DefaultListTimeout),
 		pages:            lru.New[*catalog.Page](pageCacheBytes, 0),

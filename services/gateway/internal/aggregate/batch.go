@@ -6,7 +6,6 @@ import (
 
 	"chatelaine.dev/services/gateway/internal/accesslog"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
-	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sse"
@@ -20,7 +19,7 @@ const maxBatch = 50
 // stream (MCP 2025-03-26, Streamable HTTP, Sending Messages to the Server).
 func (h *Handler) batch(w http.ResponseWriter, r *http.Request, who *caller.Caller, body []byte) {
 	accesslog.From(r.Context()).Method = "batch"
-	if !era.HasBatches(r.Header.Get(mcpclient.HeaderVersion)) {
+	if !era.HasBatches(r.Header.Get(era.HeaderVersion)) {
 		h.refuseBatch(w, "this version of MCP has no batches")
 		return
 	}

@@ -49,7 +49,7 @@ func (h *Handler) initialize(w http.ResponseWriter, r *http.Request, q *request)
 	result = append(result, `,"serverInfo":`...)
 	result = h.appendServerInfo(result)
 	result = h.appendInstructions(result, peers)
-	w.Header().Set(mcpclient.HeaderSession, id)
+	w.Header().Set(era.HeaderSession, id)
 	h.result(w, q, append(result, '}'))
 }
 

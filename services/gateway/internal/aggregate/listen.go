@@ -12,6 +12,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/accesslog"
+	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
@@ -54,7 +55,7 @@ func (h *Handler) listen(w http.ResponseWriter, r *http.Request, who *caller.Cal
 		link: &sessionLink{sessions: h.sessions, session: s, who: who},
 	}
 	var from eventToken
-	if last := r.Header.Get(mcpclient.HeaderLastEventID); last != "" {
+	if last := r.Header.Get(era.HeaderLastEventID); last != "" {
 		token, ok := h.openEventID(q, last)
 		if !ok {
 			http.Error(w, "Last-Event-ID is none of this session", http.StatusBadRequest)

@@ -69,7 +69,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, who *caller.Calle
 
 // message serves one message of either era.
 func (h *Handler) message(w http.ResponseWriter, r *http.Request, q *request) {
-	version := r.Header.Get(mcpclient.HeaderVersion)
+	version := r.Header.Get(era.HeaderVersion)
 	claimed := q.msg.Text(q.msg.ProtocolVersion)
 	switch {
 	case q.msg.IsRequest() && (era.IsStateless(version) || !q.msg.ProtocolVersion.IsZero()):
@@ -181,13 +181,13 @@ func (h *Handler) common(w http.ResponseWriter, r *http.Request, q *request) {
 // sessionOf returns the session id of a request of the session era, or answers
 // that there must be one.
 func sessionOf(w http.ResponseWriter, r *http.Request) (string, bool) {
-	if era.IsStateless(r.Header.Get(mcpclient.HeaderVersion)) {
+	if era.IsStateless(r.Header.Get(era.HeaderVersion)) {
 		methodNotAllowed(w, r)
 		return "", false
 	}
-	id := r.Header.Get(mcpclient.HeaderSession)
+	id := r.Header.Get(era.HeaderSession)
 	if id == "" {
-		http.Error(w, mcpclient.HeaderSession+" is required: initialize first", http.StatusBadRequest)
+		http.Error(w, era.HeaderSession+" is required: initialize first", http.StatusBadRequest)
 		return "", false
 	}
 	return id, true
@@ -195,7 +195,7 @@ func sessionOf(w http.ResponseWriter, r *http.Request) (string, bool) {
 
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	allow := "GET, POST, DELETE"
-	if era.IsStateless(r.Header.Get(mcpclient.HeaderVersion)) {
+	if era.IsStateless(r.Header.Get(era.HeaderVersion)) {
 		allow = "POST"
 	}
 	w.Header().Set("Allow", allow)

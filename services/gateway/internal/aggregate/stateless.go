@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
-	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
@@ -47,18 +46,14 @@ const codeMissingCapability = -32021
 // checkStateless checks what the stateless era asks of every request: known
 // method, headers that repeat the body, and the reserved members of _meta.
 func checkStateless(header http.Header, m *jsonrpc.Message) *problem {
-	version := header.Get(mcpclient.HeaderVersion)
 	claimed := m.Text(m.ProtocolVersion)
-	if era.IsStateless(version) && !statelessMethod(m.Method) {
+	if era.IsStateless(header.Get(era.HeaderVersion)) && !statelessMethod(m.Method) {
 		return newProblem(jsonrpc.CodeMethodNotFound, "there is no method "+quoted(m.Method))
 	}
+	if p := era.CheckVersion(header, m); p != nil {
+		return newProblem(p.Code, p.Text)
+	}
 	switch {
-	case version == "":
-		return newProblem(jsonrpc.CodeHeaderMismatch, "the header MCP-Protocol-Version is required")
-	case claimed == "":
-		return newProblem(jsonrpc.CodeInvalidParams, "_meta must have "+quoted(era.MetaVersion))
-	case claimed != version:
-		return newProblem(jsonrpc.CodeHeaderMismatch, "the header MCP-Protocol-Version differs from _meta")
 	case !era.IsStateless(claimed):
 		return nil
 	case claimed != era.V20260728:
@@ -66,37 +61,12 @@ func checkStateless(header http.Header, m *jsonrpc.Message) *problem {
 		p.data, _ = json.Marshal(map[string]any{"supported": era.Versions(), "requested": claimed})
 		return p
 	}
-	if p := checkHeaders(header, m); p != nil {
-		return p
-	}
-	if m.ClientCapabilities.Kind(m.Raw) != jsonrpc.Object {
-		return newProblem(jsonrpc.CodeInvalidParams, "_meta must have the object "+quoted(era.MetaCapabilities))
+	if p := era.CheckStateless(header, m); p != nil {
+		return newProblem(p.Code, p.Text)
 	}
 	info := jsonrpc.Find(m.Raw, m.Meta, era.MetaClientInfo)
 	if !info.IsZero() && info.Kind(m.Raw) != jsonrpc.Object {
 		return newProblem(jsonrpc.CodeInvalidParams, quoted(era.MetaClientInfo)+" must be an object")
-	}
-	return nil
-}
-
-// checkHeaders: what proxies route by must be what the body says.
-func checkHeaders(header http.Header, m *jsonrpc.Message) *problem {
-	switch method := header.Get(mcpclient.HeaderMethod); method {
-	case m.Method:
-	case "":
-		return newProblem(jsonrpc.CodeHeaderMismatch, "the header Mcp-Method is required")
-	default:
-		return newProblem(jsonrpc.CodeHeaderMismatch, "the header Mcp-Method differs from the method")
-	}
-	target, ok := m.Target()
-	if !ok {
-		return nil
-	}
-	switch name := header.Get(mcpclient.HeaderName); {
-	case name == "":
-		return newProblem(jsonrpc.CodeHeaderMismatch, "the header Mcp-Name is required")
-	case !era.HeaderIs(name, target):
-		return newProblem(jsonrpc.CodeHeaderMismatch, "the header Mcp-Name differs from the name")
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/accesslog"
+	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sessionid"
@@ -27,13 +28,13 @@ func (x *exchange) answerHeader(resp *http.Response) bool {
 			h[name] = values
 		}
 	}
-	if id := resp.Header.Get(headerSession); id != "" && !x.stateless {
+	if id := resp.Header.Get(era.HeaderSession); id != "" && !x.stateless {
 		sealed, err := x.sealSession(id)
 		if err != nil {
 			x.fail(err)
 			return false
 		}
-		h[headerSession] = []string{sealed}
+		h[era.HeaderSession] = []string{sealed}
 	}
 	if isEvents(resp) {
 		h["X-Accel-Buffering"] = []string{"no"} // nginx would collect events
@@ -64,7 +65,7 @@ func returns(name string) bool {
 	switch name {
 	case "Content-Type", "Content-Length", "Content-Encoding", "Cache-Control", "Retry-After", "Allow", "Last-Modified", "Etag":
 		return true
-	case headerSession:
+	case era.HeaderSession:
 		return false
 	}
 	return strings.HasPrefix(name, "Mcp-")

@@ -97,7 +97,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.refuse(http.StatusBadRequest, jsonrpc.CodeHeaderMismatch, "the header "+name+" has more than one value")
 		return
 	}
-	x.stateless = r.Header.Get(headerVersion) >= firstStateless
+	x.stateless = era.IsStateless(r.Header.Get(era.HeaderVersion))
 	switch r.Method {
 	case http.MethodPost:
 		x.post()
@@ -196,9 +196,9 @@ func (x *exchange) readMessage(body []byte) bool {
 	if !x.stateless {
 		return true
 	}
-	if p := checkStateless(x.r.Header, &m); p != nil {
-		x.rec.Fail(accesslog.OutcomeRefused, p.reason)
-		x.refuse(http.StatusBadRequest, p.code, p.text)
+	if p := era.CheckStateless(x.r.Header, &m); p != nil {
+		x.rec.Fail(accesslog.OutcomeRefused, p.Reason)
+		x.refuse(http.StatusBadRequest, p.Code, p.Text)
 		return false
 	}
 	return true
@@ -211,7 +211,7 @@ func (x *exchange) refuseMessage(id []byte, err error) {
 
 // openSession opens the client's session id. It reports whether to go on.
 func (x *exchange) openSession() bool {
-	x.sealed = x.r.Header.Get(headerSession)
+	x.sealed = x.r.Header.Get(era.HeaderSession)
 	if x.sealed == "" || x.stateless { // the stateless era has no sessions: not looked at
 		x.sealed = ""
 		return true
@@ -282,29 +282,19 @@ func (x *exchange) header() http.Header {
 		}
 	}
 	if x.session != "" {
-		h[headerSession] = []string{x.session}
+		h[era.HeaderSession] = []string{x.session}
 	}
 	return h
 }
-
-// Names of headers, and the first version without sessions.
-const (
-	headerVersion  = "Mcp-Protocol-Version"
-	headerSession  = "Mcp-Session-Id"
-	headerMethod   = "Mcp-Method"
-	headerName     = "Mcp-Name"
-	prefixParam    = "Mcp-Param-"
-	firstStateless = "2026-07-28"
-)
 
 // passes reports whether a header of the client's reaches the backend. What only
 // the stateless era has was compared with the body only there.
 func passes(name string, stateless bool) bool {
 	switch name {
-	case "Accept", "Accept-Language", "Content-Type", "User-Agent", "Last-Event-Id", headerVersion:
+	case "Accept", "Accept-Language", "Content-Type", "User-Agent", era.HeaderLastEventID, era.HeaderVersion:
 		return true
-	case headerMethod, headerName:
+	case era.HeaderMethod, era.HeaderName:
 		return stateless
 	}
-	return stateless && strings.HasPrefix(name, prefixParam)
+	return stateless && strings.HasPrefix(name, era.HeaderParamPrefix)
 }

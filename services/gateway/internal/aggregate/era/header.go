@@ -6,6 +6,18 @@ import (
 	"strings"
 )
 
+// Headers of MCP's Streamable HTTP transport, in canonical form.
+const (
+	HeaderVersion     = "Mcp-Protocol-Version"
+	HeaderSession     = "Mcp-Session-Id"
+	HeaderMethod      = "Mcp-Method"
+	HeaderName        = "Mcp-Name"
+	HeaderLastEventID = "Last-Event-Id"
+	// HeaderParamPrefix begins the headers that repeat arguments of a tool (MCP
+	// 2026-07-28, Streamable HTTP, Custom Headers).
+	HeaderParamPrefix = "Mcp-Param-"
+)
+
 // Ambiguous returns the name of a header of the transport that one reader takes
 // for something else than the next: one that is sent more than once, or a
 // protocol version that is a list. It is empty when there is none. Which era a
@@ -13,8 +25,8 @@ import (
 func Ambiguous(h http.Header) string {
 	for name, values := range h {
 		switch {
-		case !strings.HasPrefix(name, "Mcp-") && name != "Last-Event-Id":
-		case len(values) > 1, name == "Mcp-Protocol-Version" && strings.ContainsAny(values[0], ", \t"):
+		case !strings.HasPrefix(name, "Mcp-") && name != HeaderLastEventID:
+		case len(values) > 1, name == HeaderVersion && strings.ContainsAny(values[0], ", \t"):
 			return name
 		}
 	}

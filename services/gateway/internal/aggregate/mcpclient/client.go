@@ -10,15 +10,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
-)
-
-// Headers of MCP's Streamable HTTP transport.
-const (
-	HeaderVersion     = "Mcp-Protocol-Version"
-	HeaderSession     = "Mcp-Session-Id"
-	HeaderMethod      = "Mcp-Method"
-	HeaderName        = "Mcp-Name"
-	HeaderLastEventID = "Last-Event-ID"
+	"chatelaine.dev/services/gateway/internal/jsonrpc"
 )
 
 // DefaultMaxMessage bounds an answer that Ask reads, in bytes.
@@ -54,12 +46,15 @@ type Target struct {
 // Client talks to backends. It is safe for concurrent use.
 type Client struct {
 	backends   Backends
+	info       []byte // of the gateway itself, as JSON
 	maxMessage int
 }
 
-// New returns a client that sends its requests through backends.
-func New(backends Backends) *Client {
-	return &Client{backends: backends, maxMessage: DefaultMaxMessage}
+// New returns a client that sends its requests through backends, to which it names
+// the gateway's version where no client's name is to be given.
+func New(backends Backends, version string) *Client {
+	info := jsonrpc.AppendString([]byte(`{"name":"chatelaine-gateway","version":`), version)
+	return &Client{backends: backends, info: append(info, '}'), maxMessage: DefaultMaxMessage}
 }
 
 // Head is what the headers of a request repeat of its body (MCP 2026-07-28,
@@ -79,9 +74,9 @@ func (c *Client) Post(ctx context.Context, to Target, peer *Peer, head Head, mes
 	header.Set("Content-Type", "application/json")
 	header.Set("Accept", "application/json, text/event-stream")
 	if peer.Stateless() {
-		header.Set(HeaderMethod, head.Method)
+		header.Set(era.HeaderMethod, head.Method)
 		if head.Name != "" {
-			header.Set(HeaderName, era.EncodeHeader(head.Name))
+			header.Set(era.HeaderName, era.EncodeHeader(head.Name))
 		}
 		for name, values := range head.Params {
 			header[name] = values
@@ -96,7 +91,7 @@ func (c *Client) Listen(ctx context.Context, to Target, peer *Peer, lastEventID 
 	header := peer.header(2)
 	header.Set("Accept", "text/event-stream")
 	if lastEventID != "" {
-		header.Set(HeaderLastEventID, lastEventID)
+		header.Set(era.HeaderLastEventID, lastEventID)
 	}
 	return c.do(ctx, to, peer, &backend.Request{Method: http.MethodGet, Header: header})
 }
@@ -137,10 +132,10 @@ func (c *Client) do(ctx context.Context, to Target, peer *Peer, req *backend.Req
 func (p *Peer) header(more int) http.Header {
 	h := make(http.Header, more+2)
 	if p.Version != "" {
-		h[HeaderVersion] = []string{p.Version}
+		h[era.HeaderVersion] = []string{p.Version}
 	}
 	if p.SessionID != "" {
-		h[HeaderSession] = []string{p.SessionID}
+		h[era.HeaderSession] = []string{p.SessionID}
 	}
 	return h
 }

@@ -43,7 +43,7 @@ func (c *Client) Initialize(ctx context.Context, to Target, hello Hello) (*Peer,
 	body = append(body, `,"capabilities":`...)
 	body = append(body, capabilities...)
 	body = append(body, `,"clientInfo":`...)
-	body = append(body, hello.info()...)
+	body = append(body, c.infoOf(&hello)...)
 	body = append(body, "}}"...)
 
 	resp, err := c.Post(ctx, to, &Peer{}, Head{Method: "initialize"}, body)
@@ -60,7 +60,7 @@ func (c *Client) Initialize(ctx context.Context, to Target, hello Hello) (*Peer,
 
 func sessionPeer(to Target, resp *http.Response, m *jsonrpc.Message) (*Peer, error) {
 	peer := &Peer{
-		SessionID: resp.Header.Get(HeaderSession),
+		SessionID: resp.Header.Get(era.HeaderSession),
 		Version:   m.Text(jsonrpc.Find(m.Raw, m.Result, "protocolVersion")),
 		Features:  featuresOf(m.Raw, jsonrpc.Find(m.Raw, m.Result, "capabilities")),
 	}
@@ -111,7 +111,7 @@ func (c *Client) Join(ctx context.Context, to Target, hello Hello) (*Peer, error
 	if err == nil || !saysOtherEra(err) {
 		return peer, err
 	}
-	stateless, discoverErr := c.Discover(ctx, to, hello.info())
+	stateless, discoverErr := c.Discover(ctx, to, c.infoOf(&hello))
 	if discoverErr != nil {
 		return nil, c.explain(to, err)
 	}
@@ -123,7 +123,7 @@ func (c *Client) Join(ctx context.Context, to Target, hello Hello) (*Peer, error
 // nothing else. Some servers of the session era answer a method that they do not
 // know with 5xx, so that is worth another try as well.
 func (c *Client) Reach(ctx context.Context, to Target, hello Hello) (*Peer, error) {
-	peer, err := c.Discover(ctx, to, hello.info())
+	peer, err := c.Discover(ctx, to, c.infoOf(&hello))
 	if err == nil || !errors.Is(err, errOtherEra) && statusOf(err) < http.StatusInternalServerError {
 		return peer, err
 	}
@@ -185,11 +185,11 @@ func Params(peer *Peer, clientInfo, members []byte) []byte {
 	return append(p, '}')
 }
 
-func (h *Hello) info() []byte {
+func (c *Client) infoOf(h *Hello) []byte {
 	if h.ClientInfo != nil {
 		return h.ClientInfo
 	}
-	return []byte(`{"name":"chatelaine-gateway","version":"1"}`)
+	return c.info
 }
 
 func instructions(m *jsonrpc.Message) string {

@@ -14,6 +14,7 @@ import (
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
@@ -41,6 +42,7 @@ type script struct {
 	answers map[string]string
 	session string
 	methods []string
+	last    string // body
 }
 
 func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -53,6 +55,7 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.methods = append(s.methods, method)
+	s.last = body.String()
 	s.mu.Unlock()
 	answer, ok := s.answers[method]
 	if !ok {
@@ -63,7 +66,7 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Sscan(parts[0], &status)
 	w.Header().Set("Content-Type", parts[1])
 	if s.session != "" {
-		w.Header().Set(HeaderSession, s.session)
+		w.Header().Set(era.HeaderSession, s.session)
 	}
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(strings.ReplaceAll(parts[2], "$ID", string(m.RawID()))))
@@ -73,7 +76,7 @@ func serve(t *testing.T, s *script) (*Client, Target) {
 	t.Helper()
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	return New(direct{server.Client()}), Target{Caller: caller.AnonymousCaller(), Backend: &config.Backend{Name: "repos", RemoteURL: server.URL}}
+	return New(direct{server.Client()}, "v1.2.3"), Target{Caller: caller.AnonymousCaller(), Backend: &config.Backend{Name: "repos", RemoteURL: server.URL}}
 }
 
 const (
@@ -154,6 +157,9 @@ func TestWhatABackendOffersIsRead(t *testing.T) {
 	if *peer != want {
 		t.Errorf("the peer is %+v, want %+v", *peer, want)
 	}
+	if want := `"clientInfo":{"name":"chatelaine-gateway","version":"v1.2.3"}`; !strings.Contains(s.last, want) {
+		t.Errorf("the backend does not learn which gateway calls: %s", s.last)
+	}
 }
 
 func TestAnAnswerThatMakesNoSenseIsRefused(t *testing.T) {
@@ -199,7 +205,7 @@ func TestABackendThatNeverAnswersIsLeft(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	t.Cleanup(func() { close(over) })
-	c := New(direct{server.Client()})
+	c := New(direct{server.Client()}, "v1.2.3")
 	ctx, cancel := context.WithTimeout(t.Context(), 50_000_000)
 	defer cancel()
 	_, err := c.Initialize(ctx, Target{Caller: caller.AnonymousCaller(), Backend: &config.Backend{Name: "repos", RemoteURL: server.URL}}, Hello{})
