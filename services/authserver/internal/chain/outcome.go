@@ -90,19 +90,19 @@ func checkAnswer(p *store.Provider, cb Callback) *failure {
 // is err.
 func brokerFailure(p *store.Provider, err error) (*failure, error) {
 	switch fault.ReasonOf(err) {
-	case "SESSION_ENDED", "SESSION_NOT_FOUND", "PROVIDER_UNKNOWN":
+	case brokerv1.ReasonSessionEnded, brokerv1.ReasonSessionNotFound, brokerv1.ReasonProviderUnknown:
 		return &failure{fatal: true, client: broken("the login can no longer be finished; start again")}, err
-	case "UPSTREAM_UNAVAILABLE":
+	case brokerv1.ReasonUpstreamUnavailable:
 		return &failure{
 			skip:   brokerv1.SkipReason_SKIP_REASON_UNAVAILABLE,
 			client: unavailable("the provider " + p.Name + " did not answer; try again in a moment"),
 		}, err
-	case "UPSTREAM_REFUSED":
+	case brokerv1.ReasonUpstreamRefused:
 		return &failure{
 			skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
 			client: broken("the provider " + p.Name + " refused the sign-in it had just granted"),
 		}, err
-	case "IDENTITY_INVALID":
+	case brokerv1.ReasonIdentityInvalid:
 		return &failure{
 			skip:   brokerv1.SkipReason_SKIP_REASON_FAILED,
 			client: denied("what " + p.Name + " says about who signed in did not pass the checks"),

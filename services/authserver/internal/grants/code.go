@@ -142,9 +142,9 @@ func (s *Service) narrow(sess *session, r fosite.AccessRequester) error {
 func (s *Service) brokerError(ctx context.Context, g *store.Grant, err error) error {
 	refused := fosite.ErrInvalidGrant.WithHint("The session has ended; a new login is needed.").WithWrap(causeOf(err))
 	switch reason := fault.ReasonOf(err); {
-	case reason == "SESSION_LOCKED": // until the person's next login at the primary provider; the grant outlives it
+	case reason == brokerv1.ReasonSessionLocked: // until the person's next login at the primary provider; the grant outlives it
 		return fosite.ErrInvalidGrant.WithHint("The session is locked until the person logs in again.").WithWrap(causeOf(err))
-	case reason == "SESSION_ENDED", reason == "SESSION_NOT_FOUND", reason == "CLIENT_MISMATCH":
+	case reason == brokerv1.ReasonSessionEnded, reason == brokerv1.ReasonSessionNotFound, reason == brokerv1.ReasonClientMismatch:
 		// The broker is told all the same: what dies here must not live on there.
 		if endErr := s.endSession(ctx, g, brokerv1.SessionEndReason_SESSION_END_REASON_EXPIRED); endErr != nil {
 			return endErr

@@ -13,6 +13,7 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/telemetry"
 	authserverv1 "chatelaine.dev/proto/authserver/v1"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
 )
 
 // Lifespan of a subject token.
@@ -66,7 +67,7 @@ func (s *Service) MintSubjectToken(ctx context.Context, in *authserverv1.MintSub
 		return nil, err
 	}
 	if !alive {
-		return nil, fault.New(fault.Precondition, "the session is not alive, or not this user's").WithReason("SESSION_ENDED")
+		return nil, fault.New(fault.Precondition, "the session is not alive, or not this user's").WithReason(brokerv1.ReasonSessionEnded)
 	}
 	expires := now.Add(Lifespan)
 	token, err := s.Signer.Sign(tokenType, claims{

@@ -4,27 +4,28 @@ import (
 	"time"
 
 	"chatelaine.dev/internal/secret"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
 )
 
 // Reasons of errors. Those of the broker are defined by its CredentialService
 // (proto/broker/v1) and pass through unchanged.
 const (
 	// ReasonConnectionRequired: the person never connected the provider.
-	ReasonConnectionRequired = "CONNECTION_REQUIRED"
+	ReasonConnectionRequired = brokerv1.ReasonConnectionRequired
 	// ReasonReauthenticationRequired: the provider must be connected again.
-	ReasonReauthenticationRequired = "REAUTHENTICATION_REQUIRED"
+	ReasonReauthenticationRequired = brokerv1.ReasonReauthenticationRequired
 	// ReasonSessionEnded: the caller's session is over; the token opens nothing.
-	ReasonSessionEnded = "SESSION_ENDED"
+	ReasonSessionEnded = brokerv1.ReasonSessionEnded
 	// ReasonUserRequired: the backend needs a person, and nobody is logged in.
-	ReasonUserRequired = "USER_REQUIRED"
+	ReasonUserRequired = brokerv1.ReasonUserRequired
 	// ReasonUpstreamUnavailable: the provider does not answer.
-	ReasonUpstreamUnavailable = "UPSTREAM_UNAVAILABLE"
+	ReasonUpstreamUnavailable = brokerv1.ReasonUpstreamUnavailable
 	// ReasonConfigUnknown: gateway and broker run with different resources.
-	ReasonConfigUnknown = "CONFIG_UNKNOWN"
+	ReasonConfigUnknown = brokerv1.ReasonConfigUnknown
 	// ReasonBackendUnknown: the broker's resources have no such backend.
-	ReasonBackendUnknown = "BACKEND_UNKNOWN"
+	ReasonBackendUnknown = brokerv1.ReasonBackendUnknown
 	// ReasonTokenInvalid: the broker does not accept the caller's access token.
-	ReasonTokenInvalid = "TOKEN_INVALID"
+	ReasonTokenInvalid = brokerv1.ReasonTokenInvalid
 
 	// ReasonBrokerUnavailable is ours: the broker does not answer.
 	ReasonBrokerUnavailable = "BROKER_UNAVAILABLE"

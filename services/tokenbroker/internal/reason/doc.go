@@ -1,12 +1,11 @@
 // Package reason holds the reasons of the broker's errors: the values of
 // google.rpc.ErrorInfo.reason, by which callers decide. They are part of the API.
 //
-//	here: constant and meaning ──▶ fault.Error.WithReason ──▶ ErrorInfo, audit outcome, metric label
-//	proto/broker/v1: which service answers with which
+//	proto/broker/v1: constant, meaning, and which service answers with which
+//	here: the same by a short name ──▶ fault.Error.WithReason ──▶ ErrorInfo, audit outcome, metric label
 //
-// A reason has its meaning here alone. The .proto files name the reasons of each
-// service; a test keeps both lists the same. Code of the broker uses the constants
-// and documents them by name.
+// The .proto files name the reasons of each service; a test keeps them and the
+// constants the same. Code of the broker uses the constants and documents them by name.
 //
 // What it leaves out: reasons that no caller sees, which stay in their packages
 // (package seal, "stale" of package store) in lower case, and those of internal/fault.

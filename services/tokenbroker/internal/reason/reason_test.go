@@ -28,15 +28,18 @@ func TestThePromisedReasonsAreTheOnesThatAreSent(t *testing.T) {
 	}
 	for _, r := range promised {
 		if !slices.Contains(sent, r) {
-			t.Errorf("proto/broker/v1 names %s, which package reason does not have", r)
+			t.Errorf("proto/broker/v1 names %s, which has no constant there", r)
 		}
 	}
 }
 
-// constants returns the reasons of this package, not its metadata keys.
+// protocol is where the reasons are said and written down.
+var protocol = filepath.Join("..", "..", "..", "..", "proto", "broker", "v1")
+
+// constants returns the reasons that Go code has a name for.
 func constants(t *testing.T) (list []string) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "reason.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(protocol, "reasons.go"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +58,7 @@ func constants(t *testing.T) (list []string) {
 // written, but for gRPC's codes.
 func promisedReasons(t *testing.T) (list []string) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join("..", "..", "..", "..", "proto", "broker", "v1", "*.proto"))
+	files, err := filepath.Glob(filepath.Join(protocol, "*.proto"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no .proto files: %v", err)
 	}
