@@ -21,7 +21,7 @@ type wireClaims struct {
 	Audience  stringOrList `json:"aud"`
 	Expiry    *numericDate `json:"exp"`
 	NotBefore *numericDate `json:"nbf"`
-	IssuedAt  *numericDate `json:"iat"`
+	IssuedAt  *numericDate `json:"iat"` // for its form alone
 	ID        string       `json:"jti"`
 	ClientID  string       `json:"client_id"`
 	AZP       string       `json:"azp"`
@@ -55,9 +55,6 @@ func parseClaims(payload []byte, cfg Config, now time.Time) (*Claims, error) {
 	c := &Claims{
 		Issuer: w.Issuer, Subject: w.Subject, Audience: w.Audience, ID: w.ID, SessionID: w.SessionID,
 		ClientID: w.ClientID, Scope: w.Scope, Expiry: w.Expiry.time(),
-	}
-	if w.IssuedAt != nil {
-		c.IssuedAt = w.IssuedAt.time()
 	}
 	if c.ClientID == "" {
 		c.ClientID = w.AZP

@@ -58,7 +58,7 @@ func ForIssuer(cfg IssuerConfig) (*Verifier, error) {
 	}
 	v := Config{
 		Issuer: cfg.Issuer.URL, JWKSURL: cfg.Issuer.JWKSURL, Client: outbound.New(client),
-		Algorithms: Asymmetric(), Now: cfg.Now,
+		Algorithms: asymmetricNames(), Now: cfg.Now,
 	}
 	if cfg.JWKSURL != "" {
 		v.JWKSURL = cfg.JWKSURL

@@ -46,9 +46,9 @@ var asymmetric = []jose.SignatureAlgorithm{
 	jose.PS256, jose.PS384, jose.PS512, jose.RS256, jose.RS384, jose.RS512,
 }
 
-// Asymmetric returns every algorithm that a Verifier can allow, for those who
+// asymmetricNames returns every algorithm that a Verifier can allow, for those who
 // leave the choice to the issuer's keys.
-func Asymmetric() []string {
+func asymmetricNames() []string {
 	names := make([]string, len(asymmetric))
 	for i, a := range asymmetric {
 		names[i] = string(a)
@@ -94,7 +94,6 @@ type Claims struct {
 	SessionID string
 	ID        string
 	Expiry    time.Time
-	IssuedAt  time.Time
 }
 
 // HasScope reports whether the token was given scope.

@@ -47,9 +47,9 @@ func IsForeignKeyViolation(err error, constraints ...string) bool {
 	return violates(err, codeForeignKeyViolation, constraints)
 }
 
-// IsSerialization reports that the transaction lost against another one and may
+// isSerialization reports that the transaction lost against another one and may
 // be run again as it is.
-func IsSerialization(err error) bool {
+func isSerialization(err error) bool {
 	code := codeOf(err)
 	return code == codeSerialization || code == codeDeadlock
 }
@@ -80,7 +80,7 @@ func From(err error) *fault.Error {
 		return fault.Wrap(fault.NotFound, err, "")
 	case code == codeUniqueViolation:
 		return fault.Wrap(fault.Conflict, err, "it exists already").WithReason("already_exists")
-	case IsSerialization(err):
+	case isSerialization(err):
 		return fault.Wrap(fault.Conflict, err, "somebody else changed it at the same time").WithReason("concurrent_change")
 	case code == codeQueryCanceled, code == codeLockNotAvailable:
 		if cerr := contextError(err); cerr != nil {

@@ -30,7 +30,7 @@ const (
 func InTx(ctx context.Context, db Beginner, opts pgx.TxOptions, fn func(tx pgx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := inTx(ctx, db, opts, fn)
-		if err == nil || attempt == maxTxAttempts || !IsSerialization(err) || ctx.Err() != nil {
+		if err == nil || attempt == maxTxAttempts || !isSerialization(err) || ctx.Err() != nil {
 			return err
 		}
 	}

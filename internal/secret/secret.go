@@ -40,9 +40,6 @@ func (s String) Equal(other String) bool {
 	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
 }
 
-// Bytes returns the text as secret bytes.
-func (s String) Bytes() Bytes { return NewBytes([]byte(s.Reveal())) }
-
 // String implements fmt.Stringer.
 func (String) String() string { return Redacted }
 

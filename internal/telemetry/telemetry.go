@@ -184,9 +184,6 @@ func (t *Telemetry) MetricsHandler() http.Handler {
 	})
 }
 
-// Registerer is for collectors that speak Prometheus only.
-func (t *Telemetry) Registerer() prometheus.Registerer { return t.registry }
-
 func (t *Telemetry) startMetrics(res *resource.Resource) error {
 	t.registry.MustRegister(
 		collectors.NewGoCollector(),

@@ -39,7 +39,7 @@ type Caller struct {
 	CacheKey string
 }
 
-// anonymousKey cannot be a KeyOf: that is base64 text of another length.
+// anonymousKey cannot be a keyOf: that is base64 text of another length.
 const anonymousKey = "anonymous"
 
 // AnonymousCaller returns the caller of a deployment that takes no tokens.
@@ -58,7 +58,7 @@ func New(claims Claims, token secret.String) *Caller {
 	c := &Caller{
 		Issuer: claims.Issuer, Subject: claims.Subject, SessionID: claims.SessionID,
 		ClientID: claims.ClientID, Scope: claims.Scope, ExpiresAt: claims.ExpiresAt,
-		Token: token, Key: KeyOf(claims.Issuer, claims.Subject),
+		Token: token, Key: keyOf(claims.Issuer, claims.Subject),
 	}
 	if c.SessionID != "" {
 		c.CacheKey = "s:" + c.SessionID
@@ -69,9 +69,9 @@ func New(claims Claims, token secret.String) *Caller {
 	return c
 }
 
-// KeyOf hashes issuer and subject so that no other pair gives the same key:
+// keyOf hashes issuer and subject so that no other pair gives the same key:
 // the issuer's length stands in front.
-func KeyOf(issuer, subject string) string {
+func keyOf(issuer, subject string) string {
 	h := sha256.New()
 	var length [8]byte
 	binary.BigEndian.PutUint64(length[:], uint64(len(issuer)))

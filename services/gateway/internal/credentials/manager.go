@@ -20,7 +20,7 @@ import (
 const (
 	DefaultMaxUnwatched = 3 * time.Second
 	DefaultMaxAge       = 5 * time.Minute
-	DefaultSize         = 64 << 10
+	defaultSize         = 64 << 10 // entries
 )
 
 const (
@@ -99,7 +99,7 @@ func New(cfg Config) (*Manager, error) {
 		cfg.MaxAge = DefaultMaxAge
 	}
 	if cfg.Size <= 0 {
-		cfg.Size = DefaultSize
+		cfg.Size = defaultSize
 	}
 	m := &Manager{cfg: cfg, cache: newCache(cfg.Size), sessions: newSessions(cfg.TokenLifetime)}
 	return m, m.instrument(m.meter())

@@ -18,14 +18,14 @@ import (
 	"chatelaine.dev/services/gateway/internal/caller"
 )
 
-// DefaultMaxPerCaller is how many streams one login session may have at a time.
-const DefaultMaxPerCaller = 64
+// defaultMaxPerCaller is how many streams one login session may have at a time.
+const defaultMaxPerCaller = 64
 
 // Reasons of errors, and of contexts that ended.
 const (
 	ReasonDraining     = "DRAINING"
 	ReasonTokenExpired = "TOKEN_EXPIRED"
-	ReasonTooMany      = "TOO_MANY_STREAMS"
+	reasonTooMany      = "TOO_MANY_STREAMS"
 )
 
 // retryAfter is what clients are asked to wait before they try again.
@@ -34,7 +34,7 @@ const retryAfter = 5 * time.Second
 // Config makes Streams.
 type Config struct {
 	// MaxPerCaller bounds the streams of one login session, or with an external
-	// issuer of one person, at a time; zero means DefaultMaxPerCaller.
+	// issuer of one person, at a time; zero means 64.
 	MaxPerCaller int
 	// Telemetry is required; see telemetry.Discard.
 	Telemetry *telemetry.Telemetry
@@ -57,7 +57,7 @@ func New(cfg Config) (*Streams, error) {
 	if cfg.Telemetry == nil {
 		return nil, fault.New(fault.Internal, "streams: Telemetry is required")
 	}
-	s := &Streams{most: cmp.Or(cfg.MaxPerCaller, DefaultMaxPerCaller), count: make(map[string]int)}
+	s := &Streams{most: cmp.Or(cfg.MaxPerCaller, defaultMaxPerCaller), count: make(map[string]int)}
 	meter := cfg.Telemetry.Meter.Meter("chatelaine.dev/services/gateway")
 	var err, errRefused error
 	s.open, err = meter.Int64UpDownCounter("chatelaine.gateway.streams.open",
@@ -85,9 +85,9 @@ func (s *Streams) Open(ctx context.Context, who *caller.Caller, endpoint string)
 	}
 	key := cmp.Or(who.SessionID, who.Key)
 	if !who.Anonymous && !s.take(key) {
-		s.refuse(ctx, ReasonTooMany)
+		s.refuse(ctx, reasonTooMany)
 		return nil, nil, fault.Newf(fault.Exhausted, "there are %d streams open already; close one, or try again later", s.most).
-			WithReason(ReasonTooMany).WithRetryAfter(retryAfter)
+			WithReason(reasonTooMany).WithRetryAfter(retryAfter)
 	}
 	where := metric.WithAttributeSet(attribute.NewSet(attribute.String("endpoint", endpoint)))
 	s.open.Add(ctx, 1, where)

@@ -12,7 +12,7 @@
 // URIs of resources stay as they are, because clients take them apart (ui://…)
 // and meet them in the results of tools. An [Index] says who owns a URI. When
 // two backends have the same one, it belongs to the backend whose name sorts
-// first, and in the list the other's gets a wrapper, [WrapURI], that names its
+// first, and in the list the other's gets a wrapper, wrapURI, that names its
 // backend.
 //
 // A [Cursor] holds the backends' own cursors. It is sealed by who hands it out.

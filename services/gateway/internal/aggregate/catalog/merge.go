@@ -67,7 +67,7 @@ func (m *Merged) prefix(backend, key string, owners map[string]string) (prefix s
 	case owner == backend:
 		return "", false
 	default:
-		return WrapURI(backend, ""), true
+		return wrapURI(backend, ""), true
 	}
 }
 

@@ -32,14 +32,14 @@ func (n Names) Split(name string) (backend, inner string, ok bool) {
 	}
 }
 
-// uriScheme begins the URIs of WrapURI: "chatelaine+{backend}:{uri}". A backend
+// uriScheme begins the URIs of wrapURI: "chatelaine+{backend}:{uri}". A backend
 // is a DNS label, so the whole is a URI whose scheme names it.
 const uriScheme = "chatelaine+"
 
-// WrapURI returns a URI that names its backend.
-func WrapURI(backend, uri string) string { return uriScheme + backend + ":" + uri }
+// wrapURI returns a URI that names its backend.
+func wrapURI(backend, uri string) string { return uriScheme + backend + ":" + uri }
 
-// UnwrapURI is the inverse of WrapURI.
+// UnwrapURI is the inverse of wrapURI.
 func UnwrapURI(wrapped string) (backend, uri string, ok bool) {
 	rest, ok := strings.CutPrefix(wrapped, uriScheme)
 	if !ok {

@@ -17,8 +17,8 @@ const (
 	FirstStateless = V20260728
 )
 
-// SessionVersions returns the versions with sessions, newest first.
-func SessionVersions() []string { return []string{V20251125, V20250618, V20250326} }
+// sessionVersions returns the versions with sessions, newest first.
+func sessionVersions() []string { return []string{V20251125, V20250618, V20250326} }
 
 // Versions returns every version, newest first.
 func Versions() []string { return []string{V20260728, V20251125, V20250618, V20250326} }
@@ -34,7 +34,7 @@ func Negotiate(asked string) string {
 }
 
 // IsSession reports whether version is one of ours with sessions.
-func IsSession(version string) bool { return slices.Contains(SessionVersions(), version) }
+func IsSession(version string) bool { return slices.Contains(sessionVersions(), version) }
 
 // IsStateless reports whether version belongs to the stateless era, ours or not.
 func IsStateless(version string) bool { return version >= FirstStateless }
