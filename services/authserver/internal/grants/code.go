@@ -150,7 +150,7 @@ func (s *Service) brokerError(ctx context.Context, g *store.Grant, err error) er
 			return endErr
 		}
 		return refused
-	case reason == "PROVIDER_REQUIRED", reason == "PRIMARY_REQUIRED": // it can never become active
+	case reason == brokerv1.ReasonProviderRequired, reason == brokerv1.ReasonPrimaryRequired: // it can never become active
 		if endErr := s.endSession(ctx, g, brokerv1.SessionEndReason_SESSION_END_REASON_CHAIN_FAILED); endErr != nil {
 			return endErr
 		}
