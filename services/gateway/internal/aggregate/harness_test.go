@@ -223,6 +223,12 @@ const (
 
 func newHouse(t *testing.T, replicas int, servers ...*server) *house {
 	t.Helper()
+	return newPatientHouse(t, 2*time.Second, replicas, servers...)
+}
+
+// newPatientHouse waits for handshakes and lists of one backend for some time.
+func newPatientHouse(t *testing.T, wait time.Duration, replicas int, servers ...*server) *house {
+	t.Helper()
 	h := &house{credentials: &credentialsOf{}, broker: &broker{}, deployment: &config.Deployment{Name: "test"}, logs: &logBuffer{}}
 	for _, s := range servers {
 		h.deployment.Backends = append(h.deployment.Backends, config.Backend{
@@ -244,7 +250,7 @@ func newHouse(t *testing.T, replicas int, servers ...*server) *house {
 		}
 		handler, err := aggregate.New(aggregate.Config{
 			Deployment: h.deployment, Backends: backends, Credentials: h.credentials, Sessions: h.broker, Ring: ring, Telemetry: tel, Version: "test",
-			HandshakeTimeout: 2 * time.Second, ListTimeout: 2 * time.Second,
+			HandshakeTimeout: wait, ListTimeout: wait,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -271,7 +271,7 @@ func TestAnAnswerInABatchIsBounded(t *testing.T) {
 		_, _ = fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":{"tools":[{"name":"get","inputSchema":{},"description":"%s"}]}}`, m.ID, strings.Repeat("x", 9<<20))
 	})
 	a, b := newServer(t, "a", serverOptions{}).echo("get"), newServer(t, "b", serverOptions{}).echo("get")
-	h := newHouse(t, 1, a, b)
+	h := newPatientHouse(t, patience, 1, a, b)
 	id := h.open(t, "alice", "2025-03-26")
 	a.use(large)
 	b.use(large)
