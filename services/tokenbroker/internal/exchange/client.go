@@ -87,7 +87,7 @@ func New(strategy *config.TokenExchangeStrategy, cfg Config) (*Client, error) {
 	timeout := cmp.Or(cfg.Timeout, endpoint.DefaultTimeout)
 	c.client = endpoint.NewClient(endpoint.Config{
 		Label: cfg.Name, Display: "the token service of " + cfg.Name, Provider: strategy.SubjectProvider,
-		AddressHint: "the name in tokenUrl leads to a loopback or link-local one",
+		AddressRefused: "its address is not allowed: the name in tokenUrl leads to a loopback or link-local one",
 		// The operator wrote the URL, so that a private address is meant.
 		HTTP: outbound.New(outbound.Config{
 			Timeout: timeout, Dials: cfg.Dials,

@@ -123,8 +123,8 @@ func newProvider(p *config.Provider, cfg Config) (*Provider, error) {
 		cfg: p, log: cfg.Logger, now: cfg.Now,
 		client: endpoint.NewClient(endpoint.Config{
 			Label: p.Name, Display: "provider " + p.Name, Provider: p.Name,
-			AddressHint: "see allowPrivateIPs",
-			HTTP:        client, Timeout: cfg.Timeout, Observer: cfg.Observer, Now: cfg.Now,
+			AddressRefused: "its address is not allowed: see allowPrivateIPs",
+			HTTP:           client, Timeout: cfg.Timeout, Observer: cfg.Observer, Now: cfg.Now,
 		}),
 	}
 	if p.ClientSecret != nil {

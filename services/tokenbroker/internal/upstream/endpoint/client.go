@@ -44,9 +44,9 @@ type Config struct {
 	Display string
 	// Provider is what errors carry in metadata["provider"]; empty leaves it out.
 	Provider string
-	// AddressHint says what to do where the policy of HTTP refuses the server's
-	// address, such as the field that permits it.
-	AddressHint string
+	// AddressRefused is the cause where the policy of HTTP refuses the server's address:
+	// it names the field that permits it, or the one to correct.
+	AddressRefused string
 	// HTTP is made by package outbound.
 	HTTP *http.Client
 	// Timeout is the hard deadline of one request; zero means DefaultTimeout.
@@ -287,7 +287,7 @@ func (c *Client) network(err error, connected bool) *fault.Error {
 // echo a secret.
 func (c *Client) safeCause(err error) error {
 	if outbound.IsRefused(err) {
-		return errors.New("its address is not allowed: " + c.cfg.AddressHint)
+		return errors.New(c.cfg.AddressRefused)
 	}
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		return e
