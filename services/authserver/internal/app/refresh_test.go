@@ -131,6 +131,9 @@ func TestAnExpiredRefreshTokenIsNoReuse(t *testing.T) {
 	if len(s.broker.Sessions("active")) != 1 {
 		t.Error("the session was ended")
 	}
+	if n := s.broker.Calls("TouchSession"); n != 1 {
+		t.Error("a token that had expired already has kept the session alive at the broker")
+	}
 }
 
 func TestASessionThatTheBrokerEndedCannotBeRefreshed(t *testing.T) {

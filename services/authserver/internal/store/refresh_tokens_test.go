@@ -39,6 +39,10 @@ func TestARefreshTokenMayBePresentedAgainWithinItsGrace(t *testing.T) {
 	if n := f.count(`SELECT count(*) FROM authserver.refresh_tokens WHERE sealed_answer IS NOT NULL`); n != 1 {
 		t.Errorf("%d sealed answers kept, want the newest alone", n)
 	}
+	f.exec(`UPDATE authserver.refresh_tokens SET sealed_answer = 'kept' WHERE used_at IS NOT NULL`)
+	if tok := token("rt-g1"); tok.Replaceable || tok.SealedAnswer != nil {
+		t.Errorf("once the successor was used, with an answer that was not erased: %+v", tok)
+	}
 }
 
 func TestUsedRefreshTokensDoNotPileUp(t *testing.T) {
