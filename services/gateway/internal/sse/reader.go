@@ -2,6 +2,7 @@ package sse
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 )
@@ -29,13 +30,23 @@ type Event struct {
 
 const (
 	startSize = 4 << 10
-	keepSize  = 1 << 20 // a buffer that grew beyond is given up after its event
+	keepSize  = 64 << 10 // a buffer that grew beyond is given up after its event
 )
+
+// Budget is asked before a reader takes more memory than it keeps anyway.
+type Budget interface {
+	Take(n int) error
+	Give(n int)
+}
 
 var bom = []byte("\xef\xbb\xbf")
 
 // Reader reads events. It is not safe for concurrent use.
 type Reader struct {
+	// Budget, when set, is where memory for events larger than 64 KiB comes from.
+	// What the last one took is not given back by itself.
+	Budget Budget
+
 	src io.Reader
 	max int
 	err error // what src said last
@@ -59,10 +70,16 @@ func NewReader(src io.Reader, maxEvent int) *Reader {
 
 // Next returns the next event as soon as the byte that ends it is there. The
 // error at the end of the stream is io.EOF, or io.ErrUnexpectedEOF when the end
-// cut an event off; ErrTooLarge; or that of the source.
+// cut an event off; ErrTooLarge; that of the source; or that of the Budget.
 func (r *Reader) Next() (Event, error) {
-	if r.start == r.end && cap(r.buf) > keepSize {
-		r.buf = nil
+	if r.start == r.end && len(r.buf) > keepSize {
+		r.give(len(r.buf))
+		r.buf, r.start, r.end = nil, 0, 0
+	}
+	if cap(r.joined) > keepSize { // and what its writer needed
+		r.give(cap(r.joined))
+		r.give(cap(r.joined))
+		r.joined = nil
 	}
 	size, err := r.eventSize()
 	if err != nil {
@@ -70,7 +87,10 @@ func (r *Reader) Next() (Event, error) {
 	}
 	raw := r.buf[r.start : r.start+size : r.start+size]
 	r.start += size
-	ev := r.parse(raw)
+	ev, err := r.parse(raw)
+	if err != nil {
+		return Event{}, err
+	}
 	r.first = false
 	r.afterCR = raw[len(raw)-1] == '\r'
 	return ev, nil
@@ -138,8 +158,13 @@ func (r *Reader) fill() error {
 		r.start = 0
 	}
 	if r.end == len(r.buf) {
-		bigger := make([]byte, max(startSize, min(2*len(r.buf), r.max+startSize)))
+		size := max(startSize, min(2*len(r.buf), r.max+startSize))
+		if err := r.take(size); err != nil {
+			return err
+		}
+		bigger := make([]byte, size)
 		r.end = copy(bigger, r.buf[:r.end])
+		r.give(len(r.buf))
 		r.buf = bigger
 	}
 	for range 100 {
@@ -156,8 +181,22 @@ func (r *Reader) fill() error {
 	return io.ErrNoProgress
 }
 
+// take and give count what is larger than a reader keeps.
+func (r *Reader) take(n int) error {
+	if n <= keepSize || r.Budget == nil {
+		return nil
+	}
+	return r.Budget.Take(n)
+}
+
+func (r *Reader) give(n int) {
+	if n > keepSize && r.Budget != nil {
+		r.Budget.Give(n)
+	}
+}
+
 // parse reads the fields of an event.
-func (r *Reader) parse(raw []byte) Event {
+func (r *Reader) parse(raw []byte) (Event, error) {
 	var ev Event
 	rest := raw
 	if r.afterCR {
@@ -181,7 +220,9 @@ func (r *Reader) parse(raw []byte) Event {
 		value = bytes.TrimPrefix(value, []byte{' '})
 		switch string(name) {
 		case "data":
-			r.addData(&ev, value, lines)
+			if err := r.addData(&ev, value, lines, len(raw)); err != nil {
+				return Event{}, err
+			}
 			lines++
 		case "id":
 			if bytes.IndexByte(value, 0) < 0 { // such an id is ignored
@@ -193,22 +234,27 @@ func (r *Reader) parse(raw []byte) Event {
 			ev.Retry = value
 		}
 	}
-	return ev
+	return ev, nil
 }
 
-// addData copies only when there is more than one line.
-func (r *Reader) addData(ev *Event, value []byte, lines int) {
+// addData copies only when there is more than one line, into a buffer of the
+// event's size. A writer of such an event needs as much again.
+func (r *Reader) addData(ev *Event, value []byte, lines, size int) error {
 	ev.HasData = true
 	switch lines {
 	case 0:
 		ev.Data = value
-		return
+		return nil
 	case 1:
-		if cap(r.joined) > keepSize {
-			r.joined = nil
+		if cap(r.joined) < size {
+			if err := cmp.Or(r.take(size), r.take(size)); err != nil {
+				return err
+			}
+			r.joined = make([]byte, size)
 		}
 		r.joined = append(r.joined[:0], ev.Data...)
 	}
 	r.joined = append(append(r.joined, '\n'), value...)
 	ev.Data = r.joined
+	return nil
 }

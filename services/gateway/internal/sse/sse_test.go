@@ -91,6 +91,75 @@ func TestReaderRefusesAnEventThatWouldFillMemory(t *testing.T) {
 	}
 }
 
+func TestALargeEventIsFollowedByOthers(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{keepSize - 20, keepSize + 1, 2 << 20} {
+		for name, data := range map[string]string{"one line": strings.Repeat("x", size), "lines": strings.Repeat("x\n", size/2) + "x"} {
+			stream := func() io.Reader { // an event at a time, as they come from a server
+				var parts []io.Reader
+				for _, d := range []string{data, "between", data, "last"} {
+					parts = append(parts, bytes.NewReader(Append(nil, Event{Data: []byte(d)})))
+				}
+				return io.MultiReader(parts...)
+			}
+			r := NewReader(stream(), 0)
+			all := &budget{}
+			r.Budget = all
+			for _, want := range []string{data, "between", data, "last"} {
+				ev, err := r.Next()
+				if err != nil || string(ev.Data) != want {
+					t.Fatalf("%s of %d bytes: %d bytes, want %d; %v", name, size, len(ev.Data), len(want), err)
+				}
+			}
+			if all.held != 0 {
+				t.Errorf("%s of %d bytes: %d bytes were not given back", name, size, all.held)
+			}
+			if size > keepSize && all.peak < size {
+				t.Errorf("%s of %d bytes: only %d were asked for", name, size, all.peak)
+			}
+			small := &budget{most: size - 1}
+			r = NewReader(stream(), 0)
+			r.Budget = small
+			if _, err := r.Next(); size > keepSize && !errors.Is(err, errBudget) {
+				t.Errorf("%s of %d bytes, without the memory for it: %v", name, size, err)
+			}
+		}
+	}
+}
+
+var errBudget = errors.New("none left")
+
+// budget is for one reader; with most, of that many bytes.
+type budget struct{ held, peak, most int }
+
+func (b *budget) Take(n int) error {
+	if b.most > 0 && b.held+n > b.most {
+		return errBudget
+	}
+	b.held += n
+	b.peak = max(b.peak, b.held)
+	return nil
+}
+
+func (b *budget) Give(n int) { b.held -= n }
+
+func TestWriterWritesALargeEventAsAnyOther(t *testing.T) {
+	t.Parallel()
+	for _, data := range []string{strings.Repeat("x", keepSize+1), strings.Repeat("x", keepSize) + "\ny", strings.Repeat("x", keepSize) + "\x00"} {
+		ev := Event{ID: []byte("1"), HasID: true, Name: []byte("message"), Retry: []byte("5"), Data: []byte(data), HasData: true}
+		rec := httptest.NewRecorder()
+		w := NewWriter(rec)
+		for range 2 {
+			if err := w.Write(ev); err != nil || !rec.Flushed {
+				t.Fatalf("flushed %v, error %v", rec.Flushed, err)
+			}
+		}
+		if want := append(Append(nil, ev), Append(nil, ev)...); !bytes.Equal(rec.Body.Bytes(), want) {
+			t.Errorf("%d bytes, want %d", rec.Body.Len(), len(want))
+		}
+	}
+}
+
 func TestReaderTellsACutStreamFromAnEndedOne(t *testing.T) {
 	t.Parallel()
 	got, err := readAll(t, strings.NewReader("data: 1\n\ndata: 2\n"), 0)

@@ -75,15 +75,33 @@ func (w *Writer) Start() error {
 	return w.control.Flush()
 }
 
-// Write writes an event; see Append.
+// Write writes an event; see Append. Large data of one line is not copied.
 func (w *Writer) Write(ev Event) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(ev.Data) > keepSize && !bytes.ContainsAny(ev.Data, "\r\n\x00") {
+		return w.large(ev)
+	}
+	w.buf = Append(w.buf[:0], ev)
+	err := w.send(w.buf)
 	if cap(w.buf) > keepSize {
 		w.buf = nil
 	}
-	w.buf = Append(w.buf[:0], ev)
-	return w.send(w.buf)
+	return err
+}
+
+func (w *Writer) large(ev Event) error {
+	data := ev.Data
+	ev.Data, ev.HasData = nil, false
+	head := Append(w.buf[:0], ev)
+	w.buf = append(head[:len(head)-1], "data: "...) // in place of the empty line
+	if _, err := w.dst.Write(w.buf); err != nil {
+		return err
+	}
+	if _, err := w.dst.Write(data); err != nil {
+		return err
+	}
+	return w.send(append(w.buf[:0], "\n\n"...))
 }
 
 // WriteRaw writes bytes that make up one event, as Append returns them.
