@@ -1,7 +1,6 @@
 package aggregate
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"log/slog"
@@ -24,6 +23,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/sessionid"
 )
 
@@ -42,11 +42,13 @@ const (
 const nameSeparator = "_"
 
 const (
-	pageCacheBytes    = 64 << 20
-	indexCacheBytes   = 64 << 20
-	reachedCacheBytes = 64 << 20
-	slowCache         = 20_000 // entries
-	annotatedCache    = 20_000 // entries
+	// caches that are bounded in bytes, each by maxCacheBytes at the most, and all
+	// of them together by a part of the process's memory; see limits.Caches.
+	caches        = 5
+	maxCacheBytes = 64 << 20
+	// largestCached is what such a cache keeps in any case, in bytes.
+	largestCached = 2 << 20
+	slowCache     = 20_000 // entries
 )
 
 // Credentials gives out credentials; see credentials.Manager.
@@ -76,6 +78,10 @@ type Config struct {
 	HandshakeTimeout, ListTimeout time.Duration
 	// MaxBody bounds a request's body in bytes; zero means DefaultMaxBody.
 	MaxBody int64
+	// Memory is where large messages are held; nil: without bounds.
+	Memory *limits.Memory
+	// NewSessions bounds how often one person opens a session; nil: not at all.
+	NewSessions *limits.Rate
 	// Unauthorized answers a request whose access token the broker no longer
 	// accepts: 401 with a challenge, and text. Nil: a bare 401.
 	Unauthorized func(w http.ResponseWriter, r *http.Request, text string)
@@ -97,6 +103,8 @@ type Handler struct {
 
 	handshakeTimeout, listTimeout time.Duration
 	maxBody                       int64
+	memory                        *limits.Memory
+	newSessions                   *limits.Rate
 
 	// pages are the lists that backends showed last, by identity.
 	pages *lru.Cache[*catalog.Page]
@@ -112,7 +120,7 @@ type Handler struct {
 	// and id, with the function that cancels them.
 	bridged sync.Map
 
-	buffers sync.Pool // of *bytes.Buffer, for answers
+	buffers sync.Pool // of *[]byte, for answers
 	gaps    metric.Int64Counter
 	now     func() time.Time
 }
@@ -128,19 +136,21 @@ func New(cfg Config) (*Handler, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")
 	}
+	cacheBytes := int(limits.Caches(caches, maxCacheBytes))
 	version := cmp.Or(cfg.Version, "dev")
 	h := &Handler{
-		deployment: cfg.Deployment, client: mcpclient.New(cfg.Backends, version), credentials: cfg.Credentials, logger: cfg.Telemetry.Logger,
+		deployment: cfg.Deployment, client: mcpclient.New(cfg.Backends, version, cfg.Memory), credentials: cfg.Credentials, logger: cfg.Telemetry.Logger,
 		store: &store{blobs: cfg.Sessions, ring: cfg.Ring}, version: version,
 		handshakeTimeout: cmp.Or(cfg.HandshakeTimeout, DefaultHandshakeTimeout),
 		listTimeout:      cmp.Or(cfg.ListTimeout, DefaultListTimeout),
-		pages:            lru.New[*catalog.Page](pageCacheBytes, 0),
-		indexes:          lru.New[*catalog.Index](indexCacheBytes, 0),
+		pages:            lru.NewLarge[*catalog.Page](cacheBytes, largestCached, 0),
+		indexes:          lru.NewLarge[*catalog.Index](cacheBytes, largestCached, 0),
 		slow:             lru.New[struct{}](slowCache, slowFor),
-		annotated:        lru.New[[]era.Param](annotatedCache, statelessFor),
+		annotated:        lru.New[[]era.Param](cacheBytes, statelessFor),
 		maxBody:          cmp.Or(cfg.MaxBody, DefaultMaxBody),
 		unauthorized:     cfg.Unauthorized, gaps: gaps, now: time.Now,
-		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		memory: cfg.Memory, newSessions: cfg.NewSessions,
+		buffers: sync.Pool{New: func() any { b := make([]byte, 0, firstBuffer); return &b }},
 	}
 	if h.unauthorized == nil {
 		h.unauthorized = func(w http.ResponseWriter, _ *http.Request, text string) {
@@ -153,10 +163,10 @@ func New(cfg Config) (*Handler, error) {
 	}
 	h.sessions = &sessions{
 		sealer: sessionid.NewSealer(cfg.Ring), store: h.store, client: h.client, logger: h.logger,
-		opened: lru.New[*session](sessionCacheBytes, 0), now: time.Now, timeout: h.handshakeTimeout,
+		opened: lru.New[*session](cacheBytes, 0), now: time.Now, timeout: h.handshakeTimeout,
 	}
 	h.reached = &reached{
-		client: h.client, cache: lru.New[*reachedPeer](reachedCacheBytes, 0), now: time.Now, timeout: h.handshakeTimeout,
+		client: h.client, cache: lru.New[*reachedPeer](cacheBytes, 0), now: time.Now, timeout: h.handshakeTimeout,
 	}
 	return h, nil
 }

@@ -44,13 +44,14 @@ func (h *Handler) learnAnnotations(ctx context.Context, q *request, to *route, p
 	}
 	cursor, more := "", false
 	for range maxIndexPages {
-		part, err := h.page(ctx, q, to.backend, catalog.Tools, cursor, more)
+		part, err := h.page(ctx, q.unleased(), to.backend, catalog.Tools, cursor, more)
 		if err != nil || part == nil {
 			return false
 		}
 		if tool := part.Page.Item(to.name); tool != nil {
 			params := era.Params(tool)
-			h.annotated.Put(annotatedKey(q, to), params, 1)
+			key := annotatedKey(q, to)
+			h.annotated.Put(key, params, costOf(params)+len(key))
 			h.annotate(q, to, peer)
 			return len(params) > 0
 		}
@@ -60,6 +61,18 @@ func (h *Handler) learnAnnotations(ctx context.Context, q *request, to *route, p
 		cursor, more = part.Page.Next, true
 	}
 	return false
+}
+
+// costOf is what it costs to keep params, in bytes.
+func costOf(params []era.Param) int {
+	cost := 128
+	for i := range params {
+		cost += len(params[i].Header) + 64
+		for _, name := range params[i].Path {
+			cost += len(name) + 32
+		}
+	}
+	return cost
 }
 
 func annotatedKey(q *request, to *route) string {

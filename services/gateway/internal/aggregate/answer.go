@@ -19,7 +19,7 @@ func writeError(w http.ResponseWriter, status int, id []byte, code int, text str
 
 // result answers a request with a result, which is JSON.
 func (h *Handler) result(w http.ResponseWriter, q *request, result []byte) {
-	jsonrpc.Write(w, http.StatusOK, jsonrpc.AppendResult(make([]byte, 0, len(result)+64), q.id, result))
+	jsonrpc.WriteResult(w, q.id, result)
 }
 
 // refuse answers a request that has no JSON-RPC request to answer, or whose
@@ -66,12 +66,18 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, q *request, err e
 	}
 	h.log(r.Context(), err)
 	if isUnserved(err) {
-		e := backend.Explain(err)
-		w.Header().Set("Retry-After", "5")
-		jsonrpc.Write(w, e.Status, jsonrpc.AppendError(nil, q.id, e.Code, e.Text, e.Data()))
+		unserved(w, q.id, err)
 		return
 	}
 	jsonrpc.Write(w, http.StatusOK, h.failure(q, err))
+}
+
+// unserved answers a request that nobody is to blame for, and that can be served
+// a little later.
+func unserved(w http.ResponseWriter, id []byte, err error) {
+	e := backend.Explain(err)
+	w.Header().Set("Retry-After", "5")
+	jsonrpc.Write(w, e.Status, jsonrpc.AppendError(nil, id, e.Code, e.Text, e.Data()))
 }
 
 // failure is the answer to a request that failed on the way to its backend.

@@ -1,13 +1,13 @@
 package aggregate
 
 import (
-	"bytes"
 	"net/http"
 
 	"chatelaine.dev/services/gateway/internal/accesslog"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/sse"
 )
 
@@ -59,9 +59,13 @@ func (h *Handler) refuseBatch(w http.ResponseWriter, text string) {
 // batched serves one message of a batch.
 func (h *Handler) batched(b *batchWriter, r *http.Request, who *caller.Caller, s *session, raw []byte) {
 	m, err := jsonrpc.Parse(raw)
-	part := &partWriter{batch: b, header: make(http.Header), discard: err == nil && !m.IsRequest()}
+	var lease limits.Lease
+	lease.Begin(h.memory, who)
+	defer lease.Release()
+	part := &partWriter{batch: b, header: make(http.Header), discard: err == nil && !m.IsRequest(), lease: &lease}
 	q := &request{
-		who: who, msg: &m, id: m.RawID(), session: s, hello: s.hello,
+		lease: &lease,
+		who:   who, msg: &m, id: m.RawID(), session: s, hello: s.hello,
 		link: &sessionLink{sessions: h.sessions, session: s, who: who},
 	}
 	switch {
@@ -94,9 +98,11 @@ func (b *batchWriter) events() *sse.Writer {
 type partWriter struct {
 	batch   *batchWriter
 	header  http.Header
-	body    bytes.Buffer
+	body    []byte
+	lease   *limits.Lease
 	discard bool
-	// tooLarge: the answer is larger than maxAnswer, and was dropped.
+	// tooLarge: the answer is larger than maxAnswer, or than there is room for, and
+	// was dropped.
 	tooLarge bool
 }
 
@@ -113,19 +119,34 @@ func (p *partWriter) Write(b []byte) (int, error) {
 		return len(b), nil
 	case p.header.Get("Content-Type") == "text/event-stream":
 		return len(b), p.batch.events().WriteRaw(b)
-	case p.tooLarge || len(b) > maxAnswer-p.body.Len():
-		p.tooLarge, p.body = true, bytes.Buffer{}
+	case p.tooLarge || len(b) > maxAnswer-len(p.body) || !p.grow(len(b)):
+		p.tooLarge, p.body = true, nil
 		return len(b), nil
 	default:
-		return p.body.Write(b)
+		p.body = append(p.body, b...)
+		return len(b), nil
 	}
+}
+
+// grow makes room for n bytes more, if there is any.
+func (p *partWriter) grow(n int) bool {
+	need := len(p.body) + n
+	if need <= cap(p.body) {
+		return true
+	}
+	size := max(need, 2*cap(p.body))
+	if p.lease.Copy(size) != nil {
+		return false
+	}
+	p.body = append(make([]byte, 0, size), p.body...)
+	return true
 }
 
 // Flush implements http.Flusher: events are sent at once as it is.
 func (p *partWriter) Flush() {}
 
 func (p *partWriter) end(id []byte) {
-	data := p.body.Bytes()
+	data := p.body
 	switch {
 	case p.tooLarge:
 		data = jsonrpc.AppendError(nil, id, jsonrpc.CodeInternal, "the answer is too large for a batch", nil)

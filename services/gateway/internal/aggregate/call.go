@@ -55,12 +55,15 @@ func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, q *request, t
 	}
 	ctx, done := h.cancellable(r.Context(), q, peer)
 	defer done()
+	if err := q.lease.Copy(len(q.msg.Raw)); err != nil { // its translation
+		return err
+	}
 	message, id := q.translate(to, peer)
 	head := mcpclient.Head{Method: q.msg.Method, Params: q.params}
 	if q.msg.Method != "completion/complete" {
 		head.Name = to.name
 	}
-	target := mcpclient.Target{Caller: q.who, Backend: to.backend}
+	target := mcpclient.Target{Caller: q.who, Backend: to.backend, Lease: q.lease}
 	var translated *bridge
 	if id != nil {
 		translated = &bridge{handler: h, request: q, target: target, peer: peer, id: id}
@@ -72,7 +75,7 @@ func (h *Handler) exchange(w http.ResponseWriter, r *http.Request, q *request, t
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= http.StatusBadRequest {
-		return mcpclient.Refusal(to.backend, resp)
+		return mcpclient.Refusal(target, resp)
 	}
 	if translated != nil {
 		return translated.relay(ctx, w, resp)

@@ -14,6 +14,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 )
 
 // maxInstructions bounds the instructions of all backends, in bytes.
@@ -115,10 +116,11 @@ func isFatal(err error) bool {
 }
 
 // isUnserved reports whether an error is not one backend's either, but the
-// broker's: nobody could say whether the caller may have the credential.
+// broker's: nobody could say whether the caller may have the credential; or the
+// gateway's own, which has no room for the answer.
 func isUnserved(err error) bool {
 	switch fault.ReasonOf(err) {
-	case credentials.ReasonBrokerUnavailable, credentials.ReasonConfigUnknown:
+	case credentials.ReasonBrokerUnavailable, credentials.ReasonConfigUnknown, limits.ReasonBusy:
 		return true
 	}
 	return false

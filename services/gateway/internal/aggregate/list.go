@@ -42,7 +42,11 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, q *request) {
 }
 
 func (h *Handler) render(ctx context.Context, q *request, merged *catalog.Merged) ([]byte, error) {
-	result := append([]byte(`{"`), merged.Kind.Array...)
+	size := merged.Size() + 1<<10
+	if err := q.lease.Copy(size); err != nil {
+		return nil, err
+	}
+	result := append(append(make([]byte, 0, size), `{"`...), merged.Kind.Array...)
 	result = append(result, `":`...)
 	result, skipped := merged.AppendItems(result)
 	if skipped > 0 {
@@ -194,7 +198,7 @@ func (h *Handler) ask(ctx context.Context, q *request, b *config.Backend, kind *
 		if !peer.Features.Has(featureOf(kind)) {
 			return nil, peer, nil
 		}
-		m, err := h.client.Ask(ctx, mcpclient.Target{Caller: q.who, Backend: b}, peer,
+		m, err := h.client.Ask(ctx, mcpclient.Target{Caller: q.who, Backend: b, Lease: q.lease}, peer,
 			mcpclient.Head{Method: kind.Method}, mcpclient.Params(peer, q.hello.ClientInfo, members))
 		if err == nil || attempt == 2 || !mcpclient.IsStale(err, peer) {
 			return m, peer, settled(b, err)

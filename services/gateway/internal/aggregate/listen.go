@@ -16,6 +16,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/sse"
 )
 
@@ -97,7 +98,10 @@ func (h *Handler) resume(w http.ResponseWriter, r *http.Request, q *request, fro
 	defer resp.Body.Close()
 	out, done := newStream(w)
 	defer done()
-	s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: from.Request}
+	var lease limits.Lease
+	lease.Begin(h.memory, q.who)
+	defer lease.Release()
+	s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: from.Request, lease: &lease}
 	_ = out.Start()
 	_ = s.copy(resp.Body) // cut off, the client asks again
 }
@@ -224,7 +228,9 @@ func (l *listener) follow(ctx context.Context, b *config.Backend, peer *mcpclien
 		case err == nil && mcpclient.IsStream(resp) && resp.StatusCode == http.StatusOK:
 			say(true)
 			last, err = l.copy(ctx, b, peer, resp, last)
-			wait = reopenMin
+			if !errors.Is(err, sse.ErrTooLarge) { // which comes again
+				wait = reopenMin
+			}
 		case err == nil:
 			_ = resp.Body.Close()
 			if !again(resp.StatusCode) {
@@ -264,7 +270,13 @@ func (l *listener) copy(ctx context.Context, b *config.Backend, peer *mcpclient.
 	case <-ctx.Done():
 		return last, ctx.Err()
 	}
-	s := &stream{handler: l.handler, request: l.request, backend: b, peer: peer, out: l.out, mu: &l.mu}
+	var lease limits.Lease
+	lease.Begin(l.handler.memory, l.request.who)
+	defer lease.Release()
+	s := &stream{
+		handler: l.handler, request: l.request, backend: b, peer: peer, out: l.out, mu: &l.mu,
+		lease: &lease, maxEvent: maxUnasked,
+	}
 	s.eventID = func(_ *stream, id []byte) []byte { // with mu held
 		last = string(id)
 		l.positions[b.Name] = last

@@ -17,6 +17,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/sse"
 )
 
@@ -29,11 +30,13 @@ func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, 
 	if mcpclient.IsStream(resp) {
 		out, done := newStream(w)
 		defer done()
-		s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: q.id}
+		s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: q.id, lease: q.lease}
 		_ = s.out.Start() // a client that is gone ends ctx
 		err := s.copy(resp.Body)
 		if ctx.Err() == nil && !s.answered && !s.resumable(err) {
-			err = errCutOff(b, err)
+			if fault.ReasonOf(err) != limits.ReasonBusy {
+				err = errCutOff(b, err)
+			}
 			h.log(ctx, err)
 			_ = s.out.Write(event(h.failure(q, err)))
 		}
@@ -42,34 +45,41 @@ func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, 
 	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || t != "application/json" || resp.StatusCode != http.StatusOK {
 		return noAnswer(b)
 	}
-	buf := h.buffers.Get().(*bytes.Buffer) //nolint:forcetypeassert // New makes nothing else
-	defer func() {
-		if buf.Cap() <= maxKept {
-			buf.Reset()
-			h.buffers.Put(buf)
-		}
-	}()
-	if _, err := buf.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1)); err != nil {
+	buf := h.buffers.Get().(*[]byte) //nolint:forcetypeassert // New makes nothing else
+	defer h.buffers.Put(buf)
+	answer, err := q.lease.ReadAll(*buf, resp.Body, maxAnswer, resp.ContentLength)
+	switch {
+	case errors.Is(err, limits.ErrTooLarge):
+		return errNonsense(b, fmt.Errorf("the answer is larger than %d bytes", maxAnswer))
+	case fault.ReasonOf(err) == limits.ReasonBusy:
+		return err
+	case err != nil:
 		return errCutOff(b, err)
 	}
-	if buf.Len() > maxAnswer {
-		return errNonsense(b, fmt.Errorf("the answer is larger than %d bytes", maxAnswer))
+	if cap(answer) <= limits.Free {
+		*buf = answer[:0]
 	}
-	if m, err := jsonrpc.Parse(buf.Bytes()); err != nil || !answers(&m, q.id) {
+	if m, err := jsonrpc.Parse(answer); err != nil || !answers(&m, q.id) {
 		return errNonsense(b, err)
 	}
 	out, done := withDeadlines(w)
 	defer done()
-	out.Header().Set("Content-Length", strconv.Itoa(buf.Len()))
-	jsonrpc.Write(out, http.StatusOK, buf.Bytes())
+	out.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	jsonrpc.Write(out, http.StatusOK, answer)
 	return nil
 }
 
 const (
 	// maxAnswer bounds an answer that is no stream, in bytes.
 	maxAnswer = sse.DefaultMaxEvent
-	// maxKept is up to what size in bytes a buffer is used again.
-	maxKept = 1 << 20
+	// maxUnasked bounds an event that answers nothing, in bytes: there may be many
+	// streams of those, and they last.
+	maxUnasked = 1 << 20
+	// maxEventID bounds the id of an event, in bytes. A longer one would not fit
+	// into the id that we make of it.
+	maxEventID = 1 << 10
+	// firstBuffer is the size of a buffer that was not used yet, in bytes.
+	firstBuffer = 8 << 10
 )
 
 // answers reports whether m is the answer to the request with that id. Servers
@@ -124,6 +134,10 @@ type stream struct {
 	answered bool
 	// hasID: an event with an id has passed.
 	hasID bool
+	// lease is for the event that is on its way, which maxEvent bounds; 0 means
+	// maxAnswer.
+	lease    *limits.Lease
+	maxEvent int
 	// mu is held while an event gets its id and is sent, where several streams
 	// share out; nil otherwise.
 	mu *sync.Mutex
@@ -164,7 +178,8 @@ func (w *impatient) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // copy returns nil at the end of the stream, and otherwise what ended it.
 func (s *stream) copy(body io.Reader) error {
-	events := sse.NewReader(body, 0)
+	events := sse.NewReader(body, s.maxEvent)
+	events.Budget = s.lease
 	for {
 		ev, err := events.Next()
 		if err != nil {
@@ -203,7 +218,7 @@ func (s *stream) pass(ev *sse.Event) error {
 		}
 		out = event(data)
 	}
-	if ev.HasID {
+	if ev.HasID && len(ev.ID) <= maxEventID {
 		out.ID = s.eventID(s, ev.ID)
 		out.HasID = out.ID != nil
 		s.hasID = s.hasID || out.HasID
@@ -272,19 +287,21 @@ type bridge struct {
 // status of its own in the stateless era.
 func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Response) error {
 	if !mcpclient.IsStream(resp) {
-		m, err := x.handler.client.Reply(ctx, x.target.Backend, resp, x.id)
+		m, err := x.handler.client.Reply(ctx, x.target, resp, x.id)
 		if err != nil {
 			return err
 		}
-		jsonrpc.Write(w, http.StatusOK, x.complete(m))
-		return nil
+		return x.answer(w, nil, m)
 	}
 	var out *sse.Writer
 	events := sse.NewReader(resp.Body, 0)
+	events.Budget = x.target.Lease
 	for {
 		ev, err := events.Next()
 		if err != nil {
-			err = errCutOff(x.target.Backend, err)
+			if fault.ReasonOf(err) != limits.ReasonBusy {
+				err = errCutOff(x.target.Backend, err)
+			}
 			if out == nil {
 				return err
 			}
@@ -294,7 +311,7 @@ func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Re
 			}
 			return nil
 		}
-		m, err := jsonrpc.Parse(bytes.Clone(ev.Data))
+		m, err := jsonrpc.Parse(ev.Data)
 		switch {
 		case len(ev.Data) == 0, err != nil, !isMessage(ev.Name):
 		case m.IsRequest():
@@ -303,7 +320,7 @@ func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Re
 			if !bytes.Equal(m.RawID(), x.id) {
 				continue
 			}
-			return x.answer(w, out, &m)
+			return x.answer(w, out, &m) // and nothing is read any more
 		default:
 			if out == nil {
 				var done func()
@@ -319,7 +336,12 @@ func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Re
 
 // answer sends the answer, as an event when there is a stream already.
 func (x *bridge) answer(w http.ResponseWriter, out *sse.Writer, m *jsonrpc.Message) error {
+	err := x.target.Lease.Copy(len(m.Raw)) // its translation
 	switch {
+	case err != nil && out != nil:
+		_ = out.Write(event(x.handler.failure(x.request, err)))
+	case err != nil:
+		return err
 	case out != nil:
 		_ = out.Write(event(x.complete(m)))
 	case !m.Error.IsZero():

@@ -2,16 +2,17 @@ package aggregate
 
 import (
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
 
+	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/accesslog"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 )
 
 // request is one message of a client.
@@ -28,6 +29,16 @@ type request struct {
 	hello   mcpclient.Hello
 	// params are the client's Mcp-Param-* headers.
 	params http.Header
+	// lease is for what is held until the request is over.
+	lease *limits.Lease
+}
+
+// unleased returns the request for what is not held until then: pages of which
+// nothing is shown, and work that outlives the request.
+func (q *request) unleased() *request {
+	other := *q
+	other.lease = nil
+	return &other
 }
 
 // complete reports whether results must say that they are complete.
@@ -42,10 +53,23 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, who *caller.Calle
 		http.Error(w, "Accept must have application/json and text/event-stream", http.StatusNotAcceptable)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.maxBody))
+	var held struct { // in one piece
+		request
+
+		lease limits.Lease
+	}
+	held.lease.Begin(h.memory, who)
+	defer held.lease.Release()
+	body, err := held.lease.ReadAll(nil, http.MaxBytesReader(w, r.Body, h.maxBody), h.maxBody, r.ContentLength)
 	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok || errors.Is(err, limits.ErrTooLarge) {
 			writeError(w, http.StatusRequestEntityTooLarge, nil, jsonrpc.CodeInvalidRequest, "the message is too large", nil)
+			return
+		}
+		if fault.ReasonOf(err) == limits.ReasonBusy {
+			accesslog.From(r.Context()).Fail(accesslog.OutcomeRefused, limits.ReasonBusy)
+			w.Header().Set("Connection", "close") // the rest of the body is not read
+			unserved(w, nil, err)
 			return
 		}
 		writeError(w, http.StatusBadRequest, nil, jsonrpc.CodeInvalidRequest, "the request's body did not arrive whole", nil)
@@ -64,7 +88,8 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, who *caller.Calle
 	if rec.Method = m.Method; m.IsResponse() {
 		rec.Method = "answer"
 	}
-	h.message(w, r, &request{who: who, msg: &m, id: m.RawID()})
+	held.request = request{who: who, msg: &m, id: m.RawID(), lease: &held.lease}
+	h.message(w, r, &held.request)
 }
 
 // message serves one message of either era.

@@ -163,7 +163,7 @@ func (h *Handler) load(ctx context.Context, q *request, x *catalog.Index) error 
 func (h *Handler) loadOne(ctx context.Context, q *request, b *config.Backend, kind *catalog.Kind, x *catalog.Index) error {
 	cursor, more := "", false
 	for range maxIndexPages {
-		part, err := h.page(ctx, q, b, kind, cursor, more)
+		part, err := h.page(ctx, q.unleased(), b, kind, cursor, more)
 		if err != nil {
 			h.gap(ctx, b, kind.Method, err)
 		}

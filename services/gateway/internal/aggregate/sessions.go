@@ -16,8 +16,6 @@ import (
 )
 
 const (
-	// sessionCacheBytes bounds the opened sessions that a replica remembers.
-	sessionCacheBytes = 64 << 20
 	// sessionCost is what an opened session takes beside its id, about.
 	sessionCost = 4 << 10
 	// saveAttempts is how often a join is written when replicas join at once.

@@ -17,6 +17,7 @@ import (
 	"chatelaine.dev/internal/telemetry"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/gateway/internal/credentials"
+	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/streams"
 )
 
@@ -60,8 +61,12 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
+	bounds, err := limits.New(limits.Config{MaxRequests: flags.MaxRequests, Telemetry: tel})
+	if err != nil {
+		return err
+	}
 	gateways, err := newGenerations(Config{
-		Flags: flags, Set: set, Broker: conn, Secrets: secret.NewResolver(), Telemetry: tel, Streams: open,
+		Flags: flags, Set: set, Broker: conn, Secrets: secret.NewResolver(), Telemetry: tel, Streams: open, Limits: bounds,
 	})
 	if err != nil {
 		return err

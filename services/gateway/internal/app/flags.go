@@ -35,6 +35,7 @@ type Flags struct {
 	AllowedHost    []string                 `placeholder:"HOST" help:"Value of the header Host to accept beside the audience's (repeatable)."`
 	AllowedOrigin  []string                 `placeholder:"ORIGIN" help:"Origin of browser clients to accept beside the audience's and loopback (repeatable; * is any)."`
 	MaxStreams     int                      `default:"64" help:"Most streams of messages that one login session may have open at a time (${default})."`
+	MaxRequests    int                      `default:"128" help:"Most requests, streams not counted, that one person may have running at a time (${default})."`
 	MaxBodyBytes   int64                    `default:"4194304" help:"Largest request that is read, in bytes (${default})."`
 }
 
@@ -45,6 +46,7 @@ func (f *Flags) check(backends func(string) bool) error {
 		cli.Positive("backend-timeout", f.BackendTimeout),
 		cli.Positive("max-body-bytes", f.MaxBodyBytes),
 		cli.Positive("max-streams", f.MaxStreams),
+		cli.Positive("max-requests", f.MaxRequests),
 		f.Drain.Check(),
 	); err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/passthrough"
 	"chatelaine.dev/services/gateway/internal/resource"
 	"chatelaine.dev/services/gateway/internal/sessionid"
@@ -37,6 +38,8 @@ type Config struct {
 	Telemetry *telemetry.Telemetry
 	// Streams of messages, which end when the server stops.
 	Streams *streams.Streams
+	// Limits of the process, which all generations share.
+	Limits *limits.Limits
 }
 
 // New makes the gateway. It makes no call.
@@ -99,14 +102,15 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 	p.resources.Handle(mux)
 	for i := range d.Backends {
 		b := &d.Backends[i]
-		mux.Handle("/mcp/"+b.Name, log.Wrap(b.Name, p.resources.Protect(b.Name, passthrough.New(passthrough.Config{
-			Backend: b, Backends: p.backends, Sessions: sessionid.NewSealer(p.ring), Challenger: p.resources,
+		mux.Handle("/mcp/"+b.Name, log.Wrap(b.Name, p.resources.Protect(b.Name, cfg.Limits.Requests.Wrap(passthrough.New(passthrough.Config{
+			Backend: b, Backends: p.backends, Sessions: sessionid.NewSealer(p.ring), Challenger: p.resources, Memory: cfg.Limits.Memory,
 			Streams: cfg.Streams, MaxBody: cfg.Flags.MaxBodyBytes,
-		}))))
+		})))))
 	}
 	aggregated, err := aggregate.New(aggregate.Config{
 		Deployment: d, Backends: p.backends, Sessions: brokerv1.NewMcpSessionServiceClient(cfg.Broker), Ring: p.ring,
 		Credentials: p.credentials, Telemetry: cfg.Telemetry, Version: process.Version(), MaxBody: cfg.Flags.MaxBodyBytes,
+		Memory: cfg.Limits.Memory, NewSessions: cfg.Limits.Sessions,
 		Unauthorized: func(w http.ResponseWriter, r *http.Request, text string) {
 			p.resources.Challenge(w, r, "", fault.New(fault.Unauthenticated, text))
 		},
@@ -114,7 +118,7 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux.Handle("/mcp", log.Wrap("aggregate", p.resources.Protect("", cfg.Streams.Wrap("aggregate", limited(aggregated, cfg.Flags.MaxBodyBytes)))))
+	mux.Handle("/mcp", log.Wrap("aggregate", p.resources.Protect("", cfg.Limits.Requests.Wrap(cfg.Streams.Wrap("aggregate", limited(aggregated, cfg.Flags.MaxBodyBytes))))))
 	mux.HandleFunc("/mcp/", func(w http.ResponseWriter, _ *http.Request) {
 		jsonrpc.WriteError(w, http.StatusNotFound, nil, jsonrpc.CodeInvalidRequest, "there is no such backend")
 	})

@@ -64,7 +64,7 @@ func New(cfg Config) (*Limits, error) {
 	_, errGauge := meter.Int64ObservableGauge("chatelaine.gateway.memory.buffered", metric.WithUnit("By"),
 		metric.WithDescription("Memory that large messages take at the moment."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(memory.used.Load())
+			o.Observe(memory.Used())
 			return nil
 		}))
 	if err := cmp.Or(errCounter, errGauge); err != nil {

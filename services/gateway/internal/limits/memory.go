@@ -59,6 +59,9 @@ func newMemory(limit int64) *Memory {
 	return m
 }
 
+// Used returns how many bytes are taken.
+func (m *Memory) Used() int64 { return m.used.Load() }
+
 func (m *Memory) shard(who string) *memoryShard {
 	return &m.shards[maphash.String(m.seed, who)&(shards-1)]
 }

@@ -15,6 +15,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/sessionid"
 	"chatelaine.dev/services/gateway/internal/streams"
 )
@@ -44,6 +45,8 @@ type Config struct {
 	Streams    *streams.Streams
 	// MaxBody bounds a request's body in bytes; zero means DefaultMaxBody.
 	MaxBody int64
+	// Memory is where large bodies are held; nil: without bounds.
+	Memory *limits.Memory
 }
 
 // Handler serves one backend. It expects the caller in the request's context.
@@ -79,6 +82,8 @@ type exchange struct {
 	message jsonrpc.Message
 	// stateless is true in the era without sessions.
 	stateless bool
+	// lease is for the body.
+	lease limits.Lease
 }
 
 // ServeHTTP implements http.Handler.
@@ -143,9 +148,17 @@ func (x *exchange) post() {
 		x.refuse(http.StatusUnsupportedMediaType, jsonrpc.CodeInvalidRequest, "Content-Type must be application/json")
 		return
 	}
-	body, err := readBody(x.r, x.h.cfg.MaxBody)
+	// The body's memory is not reused: net/http may go on sending it to the backend
+	// after the answer is there, and the next request may be another person's.
+	x.lease.Begin(x.h.cfg.Memory, x.who)
+	defer x.lease.Release()
+	body, err := x.lease.ReadAll(nil, x.r.Body, x.h.cfg.MaxBody, x.r.ContentLength)
 	switch {
-	case errors.Is(err, errTooLarge):
+	case fault.ReasonOf(err) == limits.ReasonBusy:
+		x.w.Header().Set("Connection", "close") // the rest of the body is not read
+		x.fail(err)
+		return
+	case errors.Is(err, limits.ErrTooLarge):
 		x.rec.Fail(accesslog.OutcomeRefused, "too_large")
 		x.w.Header().Set("Connection", "close") // the rest of the body is not read
 		x.refuse(http.StatusRequestEntityTooLarge, jsonrpc.CodeInvalidRequest, "the message is too large")

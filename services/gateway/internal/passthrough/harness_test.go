@@ -26,6 +26,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/gatewaytest"
+	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/passthrough"
 	"chatelaine.dev/services/gateway/internal/resource"
 	"chatelaine.dev/services/gateway/internal/sessionid"
@@ -54,6 +55,7 @@ type options struct {
 	// transport of the client, to count what it sends.
 	maxUnwatched time.Duration
 	maxStreams   int
+	memory       *limits.Memory
 }
 
 // newGateway serves backends, given as name and handler.
@@ -126,7 +128,7 @@ func (g *gateway) handler(d *config.Deployment, opts options) http.Handler {
 		b := &d.Backends[i]
 		mux.Handle("/mcp/"+b.Name, log.Wrap(b.Name, resources.Protect(b.Name, passthrough.New(passthrough.Config{
 			Backend: b, Backends: client, Sessions: sessionid.NewSealer(ring), Challenger: resources,
-			Streams: g.streams, MaxBody: opts.maxBody,
+			Streams: g.streams, MaxBody: opts.maxBody, Memory: opts.memory,
 		}))))
 	}
 	return tel.Middleware(telemetry.HTTPConfig{Server: "public", Public: true, AccessLevel: slog.LevelDebug})(mux)

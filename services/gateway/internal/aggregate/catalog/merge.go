@@ -25,6 +25,19 @@ type Merged struct {
 	Complete bool
 }
 
+// Size returns about what AppendItems appends, in bytes.
+func (m *Merged) Size() int {
+	size := 0
+	for i := range m.Parts {
+		part := &m.Parts[i]
+		for j := range part.Page.items {
+			it := &part.Page.items[j]
+			size += it.at.End - it.at.Start + len(part.Backend) + 16
+		}
+	}
+	return size
+}
+
 // AppendItems appends the array of all items. Names that would not lead back to
 // their backend are left out; skipped counts them.
 func (m *Merged) AppendItems(dst []byte) (out []byte, skipped int) {

@@ -7,6 +7,7 @@ import (
 	"time"
 )
 
+// shards is how many there are at the most.
 const shards = 32
 
 // Cache maps strings to values. It is safe for concurrent use.
@@ -14,7 +15,7 @@ type Cache[V any] struct {
 	seed   maphash.Seed
 	maxAge time.Duration
 	now    func() time.Time
-	shards [shards]shard[V]
+	shards []shard[V]
 }
 
 type shard[V any] struct {
@@ -35,16 +36,26 @@ type entry[V any] struct {
 // New returns a cache for a total cost of at most maxCost, whose entries are
 // forgotten maxAge after they were put. A maxAge of zero means never.
 func New[V any](maxCost int, maxAge time.Duration) *Cache[V] {
-	c := &Cache[V]{seed: maphash.MakeSeed(), maxAge: maxAge, now: time.Now}
+	return newCache[V](maxCost, shards, maxAge)
+}
+
+// NewLarge is New for values that cost up to largest each: a small cache has
+// fewer shards, so that one of them still holds such a value.
+func NewLarge[V any](maxCost, largest int, maxAge time.Duration) *Cache[V] {
+	return newCache[V](maxCost, min(shards, max(1, maxCost/largest)), maxAge)
+}
+
+func newCache[V any](maxCost, count int, maxAge time.Duration) *Cache[V] {
+	c := &Cache[V]{seed: maphash.MakeSeed(), maxAge: maxAge, now: time.Now, shards: make([]shard[V], count)}
 	for i := range c.shards {
 		c.shards[i].entries = make(map[string]*list.Element)
-		c.shards[i].maxCost = max(1, maxCost/shards)
+		c.shards[i].maxCost = max(1, maxCost/count)
 	}
 	return c
 }
 
 func (c *Cache[V]) shard(key string) *shard[V] {
-	return &c.shards[maphash.String(c.seed, key)%shards]
+	return &c.shards[maphash.String(c.seed, key)%uint64(len(c.shards))]
 }
 
 func (c *Cache[V]) old(e *entry[V]) bool {

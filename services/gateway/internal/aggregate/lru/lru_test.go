@@ -100,3 +100,20 @@ func sameShard(c *Cache[string], n int) []string {
 	}
 	return keys
 }
+
+func TestASmallCacheStillHoldsALargeValue(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 100, 250, 100_000} {
+		c := NewLarge[int](size, 100, 0)
+		c.Put("large", 1, 100)
+		if _, ok := c.Get("large"); ok != (size >= 100) {
+			t.Errorf("a cache of %d holds a value of 100: %v", size, ok)
+		}
+		for i := range 1000 {
+			c.Put(fmt.Sprint(i), i, 100)
+		}
+		if got := c.Len() * 100; got > size {
+			t.Errorf("a cache of %d holds %d", size, got)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 )
 
 // DefaultMaxMessage bounds an answer that Ask reads, in bytes.
@@ -41,20 +42,36 @@ func (p *Peer) Stateless() bool { return era.IsStateless(p.Version) }
 type Target struct {
 	Caller  *caller.Caller
 	Backend *config.Backend
+	// Lease is where the memory for what the backend answers comes from. When it is
+	// nil, the memory is the client's until the answer is there.
+	Lease *limits.Lease
 }
 
 // Client talks to backends. It is safe for concurrent use.
 type Client struct {
 	backends   Backends
 	info       []byte // of the gateway itself, as JSON
+	memory     *limits.Memory
 	maxMessage int
 }
 
 // New returns a client that sends its requests through backends, to which it names
-// the gateway's version where no client's name is to be given.
-func New(backends Backends, version string) *Client {
+// the gateway's version where no client's name is to be given. It reads answers into
+// memory, which may be nil.
+func New(backends Backends, version string, memory *limits.Memory) *Client {
 	info := jsonrpc.AppendString([]byte(`{"name":"chatelaine-gateway","version":`), version)
-	return &Client{backends: backends, info: append(info, '}'), maxMessage: DefaultMaxMessage}
+	return &Client{backends: backends, info: append(info, '}'), memory: memory, maxMessage: DefaultMaxMessage}
+}
+
+// leased returns the target with a lease, and what gives back the lease that is
+// not the caller's.
+func (c *Client) leased(to Target) (Target, func()) {
+	if to.Lease != nil {
+		return to, func() {}
+	}
+	to.Lease = &limits.Lease{}
+	to.Lease.Begin(c.memory, to.Caller)
+	return to, to.Lease.Release
 }
 
 // Head is what the headers of a request repeat of its body (MCP 2026-07-28,

@@ -51,7 +51,7 @@ func (c *Client) Initialize(ctx context.Context, to Target, hello Hello) (*Peer,
 		return nil, err
 	}
 	defer resp.Body.Close()
-	m, err := c.Reply(ctx, to.Backend, resp, id)
+	m, err := c.Reply(ctx, to, resp, id)
 	if err != nil {
 		return nil, err
 	}

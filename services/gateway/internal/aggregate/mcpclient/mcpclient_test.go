@@ -76,7 +76,7 @@ func serve(t *testing.T, s *script) (*Client, Target) {
 	t.Helper()
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	return New(direct{server.Client()}, "v1.2.3"), Target{Caller: caller.AnonymousCaller(), Backend: &config.Backend{Name: "repos", RemoteURL: server.URL}}
+	return New(direct{server.Client()}, "v1.2.3", nil), Target{Caller: caller.AnonymousCaller(), Backend: &config.Backend{Name: "repos", RemoteURL: server.URL}}
 }
 
 const (
@@ -205,7 +205,7 @@ func TestABackendThatNeverAnswersIsLeft(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	t.Cleanup(func() { close(over) })
-	c := New(direct{server.Client()}, "v1.2.3")
+	c := New(direct{server.Client()}, "v1.2.3", nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 50_000_000)
 	defer cancel()
 	_, err := c.Initialize(ctx, Target{Caller: caller.AnonymousCaller(), Backend: &config.Backend{Name: "repos", RemoteURL: server.URL}}, Hello{})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/sse"
 )
 
@@ -72,7 +72,7 @@ func (c *Client) Ask(ctx context.Context, to Target, peer *Peer, head Head, para
 		return nil, err
 	}
 	defer resp.Body.Close()
-	return c.Reply(ctx, to.Backend, resp, id)
+	return c.Reply(ctx, to, resp, id)
 }
 
 // notify sends a notification of ours.
@@ -95,19 +95,19 @@ func (c *Client) Forward(ctx context.Context, to Target, peer *Peer, method stri
 }
 
 // Reply reads a response until the answer to the request with that id.
-func (c *Client) Reply(ctx context.Context, b *config.Backend, resp *http.Response, id []byte) (*jsonrpc.Message, error) {
+func (c *Client) Reply(ctx context.Context, to Target, resp *http.Response, id []byte) (*jsonrpc.Message, error) {
+	b := to.Backend
+	to, release := c.leased(to)
+	defer release()
 	switch {
 	case resp.StatusCode >= 300:
-		if e := errorAnswer(resp); e != nil {
-			return nil, e
-		}
-		return nil, statusFault(b, resp.StatusCode)
+		return nil, Refusal(to, resp)
 	case IsStream(resp):
-		return c.replyOfStream(ctx, b, resp, id)
+		return c.replyOfStream(ctx, to, resp, id)
 	}
-	raw, err := readAll(ctx, b, resp.Body, c.maxMessage)
+	raw, err := to.Lease.ReadAll(nil, resp.Body, int64(c.maxMessage), resp.ContentLength)
 	if err != nil {
-		return nil, err
+		return nil, readFault(ctx, b, err)
 	}
 	m, err := jsonrpc.Parse(raw)
 	if err != nil {
@@ -119,8 +119,10 @@ func (c *Client) Reply(ctx context.Context, b *config.Backend, resp *http.Respon
 	return checked(&m, resp.StatusCode)
 }
 
-func (c *Client) replyOfStream(ctx context.Context, b *config.Backend, resp *http.Response, id []byte) (*jsonrpc.Message, error) {
+func (c *Client) replyOfStream(ctx context.Context, to Target, resp *http.Response, id []byte) (*jsonrpc.Message, error) {
+	b := to.Backend
 	events := sse.NewReader(resp.Body, c.maxMessage)
+	events.Budget = to.Lease
 	for {
 		ev, err := events.Next()
 		if err != nil {
@@ -129,11 +131,15 @@ func (c *Client) replyOfStream(ctx context.Context, b *config.Backend, resp *htt
 		if len(ev.Data) == 0 {
 			continue
 		}
-		m, err := jsonrpc.Parse(bytes.Clone(ev.Data))
+		m, err := jsonrpc.Parse(ev.Data)
 		if err != nil {
 			return nil, answerFault(b, err)
 		}
 		if m.IsResponse() && bytes.Equal(m.RawID(), id) {
+			if err := to.Lease.Copy(len(m.Raw)); err != nil {
+				return nil, err
+			}
+			m.Raw = bytes.Clone(m.Raw) // what is kept of it must not keep the reader's memory
 			return checked(&m, resp.StatusCode)
 		}
 	}
@@ -155,9 +161,9 @@ func NewRPCError(m *jsonrpc.Message, status int) *RPCError {
 }
 
 // errorAnswer returns the JSON-RPC error of a response that is not 2xx, or nil.
-func errorAnswer(resp *http.Response) *RPCError {
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody+1))
-	if err != nil || len(raw) > maxErrorBody {
+func errorAnswer(to Target, resp *http.Response) *RPCError {
+	raw, err := to.Lease.ReadAll(nil, resp.Body, maxErrorBody, resp.ContentLength)
+	if err != nil {
 		return nil
 	}
 	m, err := jsonrpc.Parse(raw)
@@ -169,28 +175,17 @@ func errorAnswer(resp *http.Response) *RPCError {
 
 // Refusal turns a response that is not 2xx into an error, an *RPCError when its
 // body is one. It reads the body, within bounds.
-func Refusal(b *config.Backend, resp *http.Response) error {
-	if e := errorAnswer(resp); e != nil {
+func Refusal(to Target, resp *http.Response) error {
+	if e := errorAnswer(to, resp); e != nil {
 		return e
 	}
-	return statusFault(b, resp.StatusCode)
+	return statusFault(to.Backend, resp.StatusCode)
 }
 
 // IsStream reports whether a response is a stream of events.
 func IsStream(resp *http.Response) bool {
 	t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	return err == nil && t == "text/event-stream"
-}
-
-func readAll(ctx context.Context, b *config.Backend, r io.Reader, limit int) ([]byte, error) {
-	raw, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
-	if err != nil {
-		return nil, readFault(ctx, b, err)
-	}
-	if len(raw) > limit {
-		return nil, answerFault(b, fmt.Errorf("the answer is larger than %d bytes", limit))
-	}
-	return raw, nil
 }
 
 func statusFault(b *config.Backend, status int) error {
@@ -206,8 +201,10 @@ func answerFault(b *config.Backend, cause error) error {
 func readFault(ctx context.Context, b *config.Backend, err error) error {
 	kind, text := fault.Unavailable, "backend %q ended its answer too early"
 	switch {
-	case errors.Is(err, sse.ErrTooLarge):
+	case errors.Is(err, sse.ErrTooLarge), errors.Is(err, limits.ErrTooLarge):
 		return answerFault(b, err)
+	case fault.ReasonOf(err) == limits.ReasonBusy:
+		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		kind, text = fault.Timeout, "backend %q did not answer in time"
 	case ctx.Err() != nil:

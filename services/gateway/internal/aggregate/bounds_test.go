@@ -1,0 +1,173 @@
+package aggregate
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/internal/telemetry"
+	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
+	"chatelaine.dev/services/gateway/internal/backend"
+	"chatelaine.dev/services/gateway/internal/caller"
+	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/limits"
+	"chatelaine.dev/services/gateway/internal/sse"
+)
+
+// scripted answers with a result of its own to what is no handshake.
+type scripted struct {
+	canned
+
+	result func(m *jsonrpc.Message) string
+	events bool
+}
+
+func (s scripted) Do(ctx context.Context, c *caller.Caller, b *config.Backend, r *backend.Request) (*http.Response, error) {
+	resp, err := s.canned.Do(ctx, c, b, r)
+	m, parseErr := jsonrpc.Parse(r.Body)
+	if err != nil || parseErr != nil || m.Method == "initialize" {
+		return resp, err
+	}
+	body := jsonrpc.AppendResult(nil, m.RawID(), []byte(s.result(&m)))
+	if s.events {
+		resp.Header.Set("Content-Type", "text/event-stream")
+		body = sse.Append(nil, sse.Event{Data: body})
+	}
+	resp.Body, resp.ContentLength = io.NopCloser(strings.NewReader(string(body))), -1
+	return resp, nil
+}
+
+// newScripted returns a handler of such backends, with a memory of its own.
+func newScripted(t *testing.T, backends scripted) (*Handler, *caller.Caller, *limits.Memory) {
+	t.Helper()
+	bounds, err := limits.New(limits.Config{MemoryLimit: 200 << 20, Telemetry: telemetry.Discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, who := newHandler(t)
+	h.memory = bounds.Memory
+	h.client = mcpclient.New(backends, "v1.2.3", h.memory)
+	h.sessions.client, h.reached.client = h.client, h.client
+	return h, who, h.memory
+}
+
+// occupy takes all of a memory, for people of which nobody may take it alone.
+func occupy(t *testing.T, m *limits.Memory) (release func()) {
+	t.Helper()
+	var leases []*limits.Lease
+	for _, name := range []string{"x", "y", "z"} {
+		l := &limits.Lease{}
+		l.Begin(m, caller.New(caller.Claims{Issuer: "i", Subject: name}, secret.New(name)))
+		for l.Take(limits.Free) == nil {
+		}
+		leases = append(leases, l)
+	}
+	return func() {
+		for _, l := range leases {
+			l.Release()
+		}
+	}
+}
+
+const (
+	smallCall = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"repos_get","arguments":{}}}`
+	toolsList = `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`
+)
+
+// Without a bound, large messages end the process, for everybody.
+func TestLargeMessagesAreRefusedWhileThereIsNoRoomForThem(t *testing.T) {
+	t.Parallel()
+	large := strings.Repeat("x", 256<<10)
+	content := `{"content":[{"type":"text","text":"` + large + `"}]}`
+	tool := func(m *jsonrpc.Message) string {
+		if m.Method == "tools/list" {
+			return `{"tools":[{"name":"get","description":"` + large + `","inputSchema":{}}]}`
+		}
+		return content
+	}
+	short := func(*jsonrpc.Message) string { return `{"content":[]}` }
+	largeCall := strings.Replace(smallCall, "{}", `{"text":"`+large+`"}`, 1)
+	for name, tt := range map[string]struct {
+		backends scripted
+		call     string
+		status   int    // while there is no room
+		says     string // the same
+	}{
+		"an answer":   {scripted{result: tool}, smallCall, http.StatusServiceUnavailable, limits.ReasonBusy},
+		"an event":    {scripted{result: tool, events: true}, smallCall, http.StatusOK, `"isError":true`},
+		"a list":      {scripted{result: tool}, toolsList, http.StatusServiceUnavailable, limits.ReasonBusy},
+		"list events": {scripted{result: tool, events: true}, toolsList, http.StatusServiceUnavailable, limits.ReasonBusy},
+		"a body":      {scripted{result: short}, largeCall, http.StatusServiceUnavailable, limits.ReasonBusy},
+		"a small one": {scripted{result: short}, smallCall, http.StatusOK, `"content":[]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, who, memory := newScripted(t, tt.backends)
+			id := post(h, who, initializeBody).Header().Get("Mcp-Session-Id")
+			release := occupy(t, memory)
+			w := post(h, who, tt.call, "Mcp-Session-Id", id)
+			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.says) || w.Body.Len() > 1<<10 {
+				t.Errorf("without room: %d, %d bytes: %s", w.Code, w.Body.Len(), w.Body.String()[:min(w.Body.Len(), 300)])
+			}
+			if (w.Header().Get("Retry-After") != "") != (tt.status == http.StatusServiceUnavailable) {
+				t.Errorf("without room: Retry-After %q", w.Header().Get("Retry-After"))
+			}
+			release()
+			for range 2 {
+				if w := post(h, who, tt.call, "Mcp-Session-Id", id); w.Code != http.StatusOK || strings.Contains(w.Body.String(), "isError") {
+					t.Errorf("with room again: %d, %d bytes", w.Code, w.Body.Len())
+				}
+			}
+			if left := memory.Used(); left != 0 {
+				t.Errorf("%d bytes are not given back", left)
+			}
+		})
+	}
+}
+
+// What is kept of an event's id lasts as long as the stream does.
+func TestAnEventIDThatIsTooLongIsNotKept(t *testing.T) {
+	t.Parallel()
+	h, who := newHandler(t)
+	rec := httptest.NewRecorder()
+	out, done := newStream(rec)
+	defer done()
+	kept := 0
+	s := &stream{handler: h, request: &request{who: who}, out: out, eventID: func(_ *stream, id []byte) []byte {
+		kept += len(id)
+		return id
+	}}
+	for _, id := range []string{strings.Repeat("x", maxEventID), strings.Repeat("y", maxEventID+1)} {
+		ev := sse.Event{ID: []byte(id), HasID: true, Data: []byte(`{"jsonrpc":"2.0","method":"notifications/x"}`), HasData: true}
+		if err := s.pass(&ev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if body := rec.Body.String(); kept != maxEventID || strings.Contains(body, "yy") || strings.Count(body, "notifications/x") != 2 {
+		t.Errorf("%d bytes of ids are kept; the client got %d bytes", kept, len(body))
+	}
+}
+
+// Streams of what servers say unasked are many, and last.
+func TestAnEventThatNobodyAskedForIsBounded(t *testing.T) {
+	t.Parallel()
+	h, who := newHandler(t)
+	for size, want := range map[int]bool{maxUnasked - 1<<10: true, maxUnasked + 1<<10: false} {
+		rec := httptest.NewRecorder()
+		out, done := newStream(rec)
+		l := &listener{handler: h, request: &request{who: who}, out: out, open: make(chan struct{}), positions: map[string]string{}}
+		close(l.open)
+		data := `{"jsonrpc":"2.0","method":"notifications/x","params":{"x":"` + strings.Repeat("x", size-100) + `"}}`
+		body := io.NopCloser(strings.NewReader(string(sse.Append(nil, sse.Event{Data: []byte(data)}))))
+		_, err := l.copy(t.Context(), &h.deployment.Backends[0], &mcpclient.Peer{}, &http.Response{Body: body}, "")
+		done()
+		if got := strings.Contains(rec.Body.String(), "xxx"); got != want {
+			t.Errorf("an event of %d bytes passes: %v, %v", size, got, err)
+		}
+	}
+}
