@@ -17,6 +17,7 @@ import (
 const (
 	DefaultReadHeaderTimeout = 10 * time.Second
 	DefaultReadTimeout       = 30 * time.Second
+	DefaultStallTimeout      = time.Minute
 	DefaultIdleTimeout       = 2 * time.Minute
 	DefaultDrainTimeout      = 15 * time.Second
 	DefaultMaxHeaderBytes    = 64 << 10
@@ -41,6 +42,10 @@ type HTTPServer struct {
 	// WriteTimeout bounds writing a response; zero means none, because streams
 	// last for minutes.
 	WriteTimeout time.Duration
+	// StallTimeout bounds each write to a connection, of up to 1 MiB; zero means the
+	// default. A client that does not read for so long is gone. (With HTTP/2, one
+	// that reads and gives no room in its windows is not.)
+	StallTimeout time.Duration
 	// DrainTimeout bounds the wait for running requests after the stop. Then
 	// their connections are closed.
 	DrainTimeout time.Duration
@@ -93,6 +98,7 @@ func (s HTTPServer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ln = stallListener{ln, orDefault(s.StallTimeout, DefaultStallTimeout)}
 	server := s.server(ctx)
 	served := make(chan error, 1)
 	go func() {

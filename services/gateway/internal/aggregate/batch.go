@@ -47,9 +47,7 @@ func (h *Handler) batch(w http.ResponseWriter, r *http.Request, who *caller.Call
 	}
 	if b.stream == nil {
 		w.WriteHeader(http.StatusAccepted)
-		return
 	}
-	b.done()
 }
 
 func (h *Handler) refuseBatch(w http.ResponseWriter, text string) {
@@ -83,12 +81,11 @@ func (h *Handler) batched(b *batchWriter, r *http.Request, who *caller.Caller, s
 type batchWriter struct {
 	to     http.ResponseWriter
 	stream *sse.Writer
-	done   func()
 }
 
 func (b *batchWriter) events() *sse.Writer {
 	if b.stream == nil {
-		b.stream, b.done = newStream(b.to)
+		b.stream = sse.NewWriter(b.to)
 	}
 	return b.stream
 }

@@ -135,8 +135,7 @@ func TestAnEventIDThatIsTooLongIsNotKept(t *testing.T) {
 	t.Parallel()
 	h, who := newHandler(t)
 	rec := httptest.NewRecorder()
-	out, done := newStream(rec)
-	defer done()
+	out := sse.NewWriter(rec)
 	kept := 0
 	s := &stream{handler: h, request: &request{who: who}, out: out, eventID: func(_ *stream, id []byte) []byte {
 		kept += len(id)
@@ -159,13 +158,12 @@ func TestAnEventThatNobodyAskedForIsBounded(t *testing.T) {
 	h, who := newHandler(t)
 	for size, want := range map[int]bool{maxUnasked - 1<<10: true, maxUnasked + 1<<10: false} {
 		rec := httptest.NewRecorder()
-		out, done := newStream(rec)
+		out := sse.NewWriter(rec)
 		l := &listener{handler: h, request: &request{who: who}, out: out, open: make(chan struct{}), positions: map[string]string{}}
 		close(l.open)
 		data := `{"jsonrpc":"2.0","method":"notifications/x","params":{"x":"` + strings.Repeat("x", size-100) + `"}}`
 		body := io.NopCloser(strings.NewReader(string(sse.Append(nil, sse.Event{Data: []byte(data)}))))
 		_, err := l.copy(t.Context(), &h.deployment.Backends[0], &mcpclient.Peer{}, &http.Response{Body: body}, "")
-		done()
 		if got := strings.Contains(rec.Body.String(), "xxx"); got != want {
 			t.Errorf("an event of %d bytes passes: %v, %v", size, got, err)
 		}

@@ -96,8 +96,7 @@ func (h *Handler) resume(w http.ResponseWriter, r *http.Request, q *request, fro
 		return
 	}
 	defer resp.Body.Close()
-	out, done := newStream(w)
-	defer done()
+	out := sse.NewWriter(w)
 	var lease limits.Lease
 	lease.Begin(h.memory, q.who)
 	defer lease.Release()
@@ -153,8 +152,7 @@ func (l *listener) serve(w http.ResponseWriter, r *http.Request) {
 		methodNotAllowed(w, r)
 		return
 	}
-	out, done := newStream(w)
-	defer done()
+	out := sse.NewWriter(w)
 	l.out = out
 	if err := out.Comment("stream of the session"); err != nil {
 		return

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"time"
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
@@ -28,8 +27,7 @@ import (
 // us and must find their backend again.
 func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, b *config.Backend, peer *mcpclient.Peer, resp *http.Response) error {
 	if mcpclient.IsStream(resp) {
-		out, done := newStream(w)
-		defer done()
+		out := sse.NewWriter(w)
 		s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: q.id, lease: q.lease}
 		_ = s.out.Start() // a client that is gone ends ctx
 		err := s.copy(resp.Body)
@@ -62,10 +60,8 @@ func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, 
 	if m, err := jsonrpc.Parse(answer); err != nil || !answers(&m, q.id) {
 		return errNonsense(b, err)
 	}
-	out, done := withDeadlines(w)
-	defer done()
-	out.Header().Set("Content-Length", strconv.Itoa(len(answer)))
-	jsonrpc.Write(out, http.StatusOK, answer)
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	jsonrpc.Write(w, http.StatusOK, answer)
 	return nil
 }
 
@@ -145,36 +141,6 @@ type stream struct {
 
 // event is the event of a message.
 func event(message []byte) sse.Event { return sse.Event{Data: jsonrpc.EscapeLineEnds(message)} }
-
-// writeTimeout is how long a client may take to accept an event.
-const writeTimeout = time.Minute
-
-// newStream begins an event stream to a client. done gives the connection back.
-func newStream(w http.ResponseWriter) (out *sse.Writer, done func()) {
-	limited, done := withDeadlines(w)
-	return sse.NewWriter(limited), done
-}
-
-// withDeadlines returns w with a deadline for each write.
-func withDeadlines(w http.ResponseWriter) (limited http.ResponseWriter, done func()) {
-	control := http.NewResponseController(w)
-	return &impatient{w, control}, func() { _ = control.SetWriteDeadline(time.Time{}) }
-}
-
-// impatient gives up on a client that does not read.
-type impatient struct {
-	http.ResponseWriter
-	control *http.ResponseController
-}
-
-// Write implements io.Writer.
-func (w *impatient) Write(b []byte) (int, error) {
-	_ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // best effort: not every writer has deadlines
-	return w.ResponseWriter.Write(b)
-}
-
-// Unwrap lets http.ResponseController find what the writer can do.
-func (w *impatient) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // copy returns nil at the end of the stream, and otherwise what ended it.
 func (s *stream) copy(body io.Reader) error {
@@ -323,9 +289,7 @@ func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Re
 			return x.answer(w, out, &m) // and nothing is read any more
 		default:
 			if out == nil {
-				var done func()
-				out, done = newStream(w)
-				defer done()
+				out = sse.NewWriter(w)
 			}
 			if err := out.Write(event(ev.Data)); err != nil {
 				return nil

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/accesslog"
@@ -15,10 +14,6 @@ import (
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/sessionid"
 )
-
-// writeTimeout bounds one write to a client: one that does not read keeps a
-// connection to the backend busy.
-const writeTimeout = 30 * time.Second
 
 // answerHeader writes the header of the answer. It reports whether to go on.
 func (x *exchange) answerHeader(resp *http.Response) bool {
@@ -80,7 +75,8 @@ func isEvents(resp *http.Response) bool {
 var errWrite = errors.New("writing to the client")
 
 // stream copies the body. What the backend sends of an event stream goes out at
-// once.
+// once. The server bounds each write, since a client that does not read keeps a
+// connection to the backend busy.
 func (x *exchange) stream(resp *http.Response) error {
 	control := http.NewResponseController(x.w)
 	events := isEvents(resp)
@@ -91,18 +87,9 @@ func (x *exchange) stream(resp *http.Response) error {
 	}
 	buf := x.h.chunks.Get().(*[]byte) // New makes nothing else
 	defer x.h.chunks.Put(buf)
-	deadline := false
-	defer func() {
-		if deadline { // the connection may serve more requests
-			_ = control.SetWriteDeadline(time.Time{})
-		}
-	}()
 	for {
 		n, err := resp.Body.Read(*buf)
 		if n > 0 {
-			if events || n == len(*buf) { // not for the one write of a short answer
-				deadline = control.SetWriteDeadline(time.Now().Add(writeTimeout)) == nil
-			}
 			if _, werr := x.w.Write((*buf)[:n]); werr != nil {
 				return errors.Join(errWrite, werr)
 			}
