@@ -56,6 +56,11 @@ type Credentials interface {
 	Get(ctx context.Context, c *caller.Caller, backend string) (*credentials.Credential, error)
 }
 
+// Streams knows the streams that are open; see streams.Streams.
+type Streams interface {
+	Answer(ctx context.Context, who *caller.Caller, endpoint string, end func(cause error)) (done func())
+}
+
 // Config makes a Handler.
 type Config struct {
 	// Deployment has the backends. Required.
@@ -78,6 +83,8 @@ type Config struct {
 	HandshakeTimeout, ListTimeout time.Duration
 	// MaxBody bounds a request's body in bytes; zero means DefaultMaxBody.
 	MaxBody int64
+	// Streams is told of answers that are streams; nil: nobody is.
+	Streams Streams
 	// Memory is where large messages are held; nil: without bounds.
 	Memory *limits.Memory
 	// NewSessions bounds how often one person opens a session; nil: not at all.
@@ -105,6 +112,7 @@ type Handler struct {
 	maxBody                       int64
 	memory                        *limits.Memory
 	newSessions                   *limits.Rate
+	streams                       Streams
 
 	// pages are the lists that backends showed last, by identity.
 	pages *lru.Cache[*catalog.Page]
@@ -149,7 +157,7 @@ func New(cfg Config) (*Handler, error) {
 		annotated:        lru.New[[]era.Param](cacheBytes, statelessFor),
 		maxBody:          cmp.Or(cfg.MaxBody, DefaultMaxBody),
 		unauthorized:     cfg.Unauthorized, gaps: gaps, now: time.Now,
-		memory: cfg.Memory, newSessions: cfg.NewSessions,
+		memory: cfg.Memory, newSessions: cfg.NewSessions, streams: cfg.Streams,
 		buffers: sync.Pool{New: func() any { b := make([]byte, 0, firstBuffer); return &b }},
 	}
 	if h.unauthorized == nil {

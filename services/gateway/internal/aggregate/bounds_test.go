@@ -6,14 +6,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
+	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/sse"
@@ -150,6 +153,52 @@ func TestAnEventIDThatIsTooLongIsNotKept(t *testing.T) {
 	if body := rec.Body.String(); kept != maxEventID || strings.Contains(body, "yy") || strings.Count(body, "notifications/x") != 2 {
 		t.Errorf("%d bytes of ids are kept; the client got %d bytes", kept, len(body))
 	}
+}
+
+// told ends each answer as soon as it is told of it.
+type told struct{ ended, done atomic.Int32 }
+
+func (s *told) Answer(_ context.Context, _ *caller.Caller, endpoint string, end func(error)) func() {
+	s.ended.Add(1)
+	end(fault.New(fault.Unavailable, "the gateway is stopping; "+endpoint).WithReason("STOP"))
+	return func() { s.done.Add(1) }
+}
+
+func TestAnAnswerThatIsAStreamCanBeEnded(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	h, who := newHandler(t)
+	entry := config.Backend{Name: "repos", RemoteURL: server.URL, Origin: server.URL}
+	backends, err := backend.New(backend.Config{Backends: []config.Backend{entry}, Credentials: noCredentials{}, Telemetry: telemetry.Discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := post(h, who, initializeBody).Header().Get("Mcp-Session-Id")
+	streams := &told{}
+	h.client, h.streams = mcpclient.New(backends, nil), streams
+	w := post(h, who, smallCall, "Mcp-Session-Id", id)
+	if !strings.Contains(w.Body.String(), "the gateway is stopping; aggregate") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if streams.ended.Load() != 1 || streams.done.Load() != 1 {
+		t.Errorf("told of %d, and of the end of %d", streams.ended.Load(), streams.done.Load())
+	}
+}
+
+type noCredentials struct{}
+
+func (noCredentials) Get(context.Context, *caller.Caller, string) (*credentials.Credential, error) {
+	return &credentials.Credential{}, nil
+}
+
+func (noCredentials) Rejected(context.Context, *caller.Caller, string, *credentials.Credential) (bool, error) {
+	return false, nil
 }
 
 // Streams of what servers say unasked are many, and last.

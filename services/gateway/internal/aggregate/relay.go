@@ -15,6 +15,7 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
+	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/limits"
 	"chatelaine.dev/services/gateway/internal/sse"
@@ -29,12 +30,11 @@ func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, 
 	if mcpclient.IsStream(resp) {
 		out := sse.NewWriter(w)
 		s := &stream{handler: h, request: q, backend: b, peer: peer, out: out, eventID: oneEventID, id: q.id, lease: q.lease}
+		defer h.answersByStream(ctx, q, resp)()
 		_ = s.out.Start() // a client that is gone ends ctx
 		err := s.copy(resp.Body)
 		if ctx.Err() == nil && !s.answered && !s.resumable(err) {
-			if fault.ReasonOf(err) != limits.ReasonBusy {
-				err = errCutOff(b, err)
-			}
+			err = errCutOff(b, err)
 			h.log(ctx, err)
 			_ = s.out.Write(event(h.failure(q, err)))
 		}
@@ -49,8 +49,6 @@ func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, 
 	switch {
 	case errors.Is(err, limits.ErrTooLarge):
 		return errNonsense(b, fmt.Errorf("the answer is larger than %d bytes", maxAnswer))
-	case fault.ReasonOf(err) == limits.ReasonBusy:
-		return err
 	case err != nil:
 		return errCutOff(b, err)
 	}
@@ -63,6 +61,15 @@ func (h *Handler) relay(ctx context.Context, w http.ResponseWriter, q *request, 
 	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 	jsonrpc.Write(w, http.StatusOK, answer)
 	return nil
+}
+
+// answersByStream is told of a stream that answers a request, and returns what to
+// do when it is over.
+func (h *Handler) answersByStream(ctx context.Context, q *request, resp *http.Response) (done func()) {
+	if h.streams == nil {
+		return func() {}
+	}
+	return h.streams.Answer(ctx, q.who, "aggregate", func(cause error) { backend.Interrupt(resp, cause) })
 }
 
 const (
@@ -108,7 +115,12 @@ func noAnswer(b *config.Backend) error {
 		WithReason(mcpclient.ReasonAnswer, "backend", b.Name)
 }
 
+// errCutOff is the error of an answer that ended too early: why it did, where that
+// is known to be none of the backend's doing.
 func errCutOff(b *config.Backend, cause error) error {
+	if f, ours := fault.As(cause); ours {
+		return f
+	}
 	return fault.Wrap(fault.Unavailable, cause, "backend "+b.Name+" ended its answer too early").
 		WithReason(mcpclient.ReasonAnswer, "backend", b.Name)
 }
@@ -260,14 +272,13 @@ func (x *bridge) relay(ctx context.Context, w http.ResponseWriter, resp *http.Re
 		return x.answer(w, nil, m)
 	}
 	var out *sse.Writer
+	defer x.handler.answersByStream(ctx, x.request, resp)()
 	events := sse.NewReader(resp.Body, 0)
 	events.Budget = x.target.Lease
 	for {
 		ev, err := events.Next()
 		if err != nil {
-			if fault.ReasonOf(err) != limits.ReasonBusy {
-				err = errCutOff(x.target.Backend, err)
-			}
+			err = errCutOff(x.target.Backend, err)
 			if out == nil {
 				return err
 			}

@@ -110,7 +110,7 @@ func routes(cfg *Config, p parts) (http.Handler, error) {
 	aggregated, err := aggregate.New(aggregate.Config{
 		Deployment: d, Backends: p.backends, Sessions: brokerv1.NewMcpSessionServiceClient(cfg.Broker), Ring: p.ring,
 		Credentials: p.credentials, Telemetry: cfg.Telemetry, Version: process.Version(), MaxBody: cfg.Flags.MaxBodyBytes,
-		Memory: cfg.Limits.Memory, NewSessions: cfg.Limits.Sessions,
+		Streams: cfg.Streams, Memory: cfg.Limits.Memory, NewSessions: cfg.Limits.Sessions,
 		Unauthorized: func(w http.ResponseWriter, r *http.Request, text string) {
 			p.resources.Challenge(w, r, "", fault.New(fault.Unauthenticated, text))
 		},

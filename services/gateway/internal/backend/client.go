@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -13,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"chatelaine.dev/internal/bearer"
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/outbound"
@@ -145,7 +148,7 @@ func (c *Client) do(ctx context.Context, who *caller.Caller, t *target, r *Reque
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.send(ctx, t, cred, r)
+	resp, err := c.send(ctx, who, t, cred, r)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return t.checked(resp, cred, err)
 	}
@@ -167,7 +170,7 @@ func (c *Client) do(ctx context.Context, who *caller.Caller, t *target, r *Reque
 	if again.Version == cred.Version {
 		return nil, t.rejected(cred)
 	}
-	resp, err = c.send(ctx, t, again, r)
+	resp, err = c.send(ctx, who, t, again, r)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
 		discard(resp)
 		return nil, t.rejected(again)
@@ -179,8 +182,8 @@ func (c *Client) do(ctx context.Context, who *caller.Caller, t *target, r *Reque
 var errHeaderTimeout = errors.New("no answer within the backend's timeout")
 
 // send does one round trip. The context of the request lives until the body is
-// closed.
-func (c *Client) send(ctx context.Context, t *target, cred *credentials.Credential, r *Request) (*http.Response, error) {
+// closed, or the caller's token is no longer good.
+func (c *Client) send(ctx context.Context, who *caller.Caller, t *target, cred *credentials.Credential, r *Request) (*http.Response, error) {
 	header := t.header(r.Header)
 	if len(cred.Headers) > 0 {
 		if cred.Origin != t.origin {
@@ -193,9 +196,10 @@ func (c *Client) send(ctx context.Context, t *target, cred *credentials.Credenti
 	c.propagator.Inject(ctx, propagation.HeaderCarrier(header))
 
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(t.timeout, func() { cancel(errHeaderTimeout) })
+	b := &body{ctx: ctx, cancel: cancel}
+	b.timer = time.AfterFunc(t.timeout, b.overdue)
 	resp, err := t.transport.RoundTrip(t.request(ctx, header, r))
-	inTime := timer.Stop()
+	inTime := b.timer.Stop()
 	if err == nil && !inTime && ctx.Err() != nil { // too late after all
 		resp.Body.Close()
 		err = context.Cause(ctx)
@@ -205,8 +209,39 @@ func (c *Client) send(ctx context.Context, t *target, cred *credentials.Credenti
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = &body{ReadCloser: resp.Body, cancel: cancel}
+	b.ReadCloser, resp.Body = resp.Body, b
+	if !who.ExpiresAt.IsZero() {
+		b.began.Store(true)
+		b.timer.Reset(left(who, resp))
+	}
 	return resp, nil
+}
+
+// lateAnswer is how long an answer may take that begins when its caller's token is
+// no longer good: the backend has acted.
+const lateAnswer = 30 * time.Second
+
+// left is how long the body of an answer may take. Streams end with the token.
+func left(who *caller.Caller, resp *http.Response) time.Duration {
+	left := time.Until(who.ExpiresAt.Add(bearer.DefaultLeeway))
+	if left >= lateAnswer {
+		return left
+	}
+	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil && t == "text/event-stream" {
+		return left
+	}
+	return lateAnswer
+}
+
+func errExpired() error {
+	return fault.New(fault.Unauthenticated, "the access token has expired").WithReason(ReasonTokenExpired)
+}
+
+// Interrupt ends the body of an answer of Do; reading it fails with cause.
+func Interrupt(resp *http.Response, cause error) {
+	if b, ok := resp.Body.(*body); ok {
+		b.cancel(cause)
+	}
 }
 
 func (t *target) request(ctx context.Context, header http.Header, r *Request) *http.Request {
@@ -228,10 +263,35 @@ func (t *target) request(ctx context.Context, header http.Header, r *Request) *h
 // body ends the request's context when it is closed.
 type body struct {
 	io.ReadCloser
+
+	ctx    context.Context // the request's own
 	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	began  atomic.Bool // the headers are there
+}
+
+// overdue ends the request when its time is up.
+func (b *body) overdue() {
+	if b.began.Load() {
+		b.cancel(errExpired())
+		return
+	}
+	b.cancel(errHeaderTimeout)
+}
+
+// Read implements io.Reader. Whoever ended the context has said why.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		if f, ok := fault.As(context.Cause(b.ctx)); ok {
+			err = f
+		}
+	}
+	return n, err
 }
 
 func (b *body) Close() error {
+	b.timer.Stop()
 	err := b.ReadCloser.Close()
 	b.cancel(nil)
 	return err

@@ -28,6 +28,8 @@ const (
 	ReasonRejected = "CREDENTIAL_REJECTED"
 	// ReasonForbidden: the backend answered 403.
 	ReasonForbidden = "BACKEND_FORBIDDEN"
+	// ReasonTokenExpired: the caller's access token ended while the answer came.
+	ReasonTokenExpired = "TOKEN_EXPIRED"
 	// ReasonOrigin: the credential is for another origin.
 	ReasonOrigin = "CREDENTIAL_ORIGIN"
 )

@@ -113,6 +113,9 @@ func (x *exchange) stream(resp *http.Response) error {
 func (x *exchange) broken(ctx context.Context, resp *http.Response, err error) {
 	cause := context.Cause(ctx)
 	f, ours := fault.As(cause)
+	if cause == nil {
+		f, ours = fault.As(err) // of the request to the backend alone
+	}
 	switch {
 	case errors.Is(err, errWrite), cause != nil && !ours:
 		x.rec.Fail(accesslog.OutcomeCanceled, "client")

@@ -82,6 +82,8 @@ type exchange struct {
 	message jsonrpc.Message
 	// stateless is true in the era without sessions.
 	stateless bool
+	// counted: package streams has the answer already.
+	counted bool
 	// lease is for the body.
 	lease limits.Lease
 }
@@ -139,6 +141,7 @@ func (x *exchange) forwardStream(body []byte) {
 		return
 	}
 	defer done()
+	x.counted = true
 	x.forward(ctx, body)
 }
 
@@ -258,6 +261,9 @@ func (x *exchange) forward(ctx context.Context, body []byte) {
 	}
 	if !x.answerHeader(resp) {
 		return
+	}
+	if isEvents(resp) && !x.counted {
+		defer x.h.cfg.Streams.Answer(ctx, x.who, x.h.cfg.Backend.Name, func(cause error) { backend.Interrupt(resp, cause) })()
 	}
 	if err := x.stream(resp); err != nil {
 		x.broken(ctx, resp, err)

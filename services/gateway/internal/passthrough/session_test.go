@@ -295,6 +295,26 @@ func TestNoStreamOutlivesTheTokenThatItWasOpenedWith(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatIsAStreamEndsWithItsToken(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, options{}, map[string]http.Handler{"repos": http.HandlerFunc(endless)})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	resp := g.open(ctx, "", http.MethodPost, "/mcp/repos", strings.NewReader(whoami), map[string]string{
+		"Authorization": "Bearer " + g.issuer.Token("alice", "session-of-alice", g.audience, gatewaytest.Claims{
+			"exp": time.Now().Add(3*time.Second - bearer.DefaultLeeway).Unix(),
+		}),
+	})
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("%d", resp.StatusCode)
+	}
+	if _, err := io.ReadAll(resp.Body); err != nil { // blocks for as long as the stream lives
+		t.Errorf("the stream broke instead of ending: %v", err)
+	}
+	eventually(t, "the line says why", func() bool { return strings.Contains(g.log.String(), "TOKEN_EXPIRED") })
+}
+
 func TestStreamsOfOneCallerAreBounded(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, options{maxStreams: 1}, map[string]http.Handler{"repos": http.HandlerFunc(endless)})

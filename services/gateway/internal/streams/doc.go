@@ -8,6 +8,10 @@
 // told to end at once when the server no longer takes requests, so that clients
 // connect elsewhere while that time runs.
 //
+// A request that is answered by a stream is such a request for half a minute, and
+// a stream after that; see [Streams.Answer]. It is never refused for the number of
+// streams, but leaves room for fewer others.
+//
 // What it leaves out: the end of the caller's session, which package credentials
 // knows, and callers without an identity, who are not bounded here.
 package streams

@@ -83,13 +83,13 @@ func (s *Streams) Open(ctx context.Context, who *caller.Caller, endpoint string)
 		s.refuse(ctx, ReasonDraining)
 		return nil, nil, errDraining()
 	}
-	key := cmp.Or(who.SessionID, who.Key)
+	key := keyOf(who)
 	if !who.Anonymous && !s.take(key) {
 		s.refuse(ctx, reasonTooMany)
 		return nil, nil, fault.Newf(fault.Exhausted, "there are %d streams open already; close one, or try again later", s.most).
 			WithReason(reasonTooMany).WithRetryAfter(retryAfter)
 	}
-	where := metric.WithAttributeSet(attribute.NewSet(attribute.String("endpoint", endpoint)))
+	where := where(endpoint)
 	s.open.Add(ctx, 1, where)
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(s.drained, func() { cancel(errDraining()) })
@@ -109,6 +109,70 @@ func (s *Streams) Open(ctx context.Context, who *caller.Caller, endpoint string)
 	}, nil
 }
 
+// longAfter is when a stream that answers a request counts as one that lasts.
+const longAfter = 30 * time.Second
+
+// Answer is told of a stream that answers a request of who. Most are over soon,
+// and are requests like any other until then: they end on their own also after
+// Drain. One that lasts takes its place among the streams of who, whether there is
+// one or not, and end is called with the cause, a *fault.Error, when Drain is. The
+// end of the access token is not this function's. done must be called when the
+// stream is over.
+func (s *Streams) Answer(ctx context.Context, who *caller.Caller, endpoint string, end func(cause error)) (done func()) {
+	a := &answer{streams: s, ctx: context.WithoutCancel(ctx), who: who, end: end, where: where(endpoint)}
+	a.timer = time.AfterFunc(longAfter, a.last)
+	return a.done
+}
+
+type answer struct {
+	streams *Streams
+	ctx     context.Context // for the metric
+	who     *caller.Caller
+	where   metric.MeasurementOption
+	end     func(error)
+	timer   *time.Timer
+
+	mu       sync.Mutex
+	over     bool
+	stopWait func() bool // not nil: it lasts
+}
+
+// last makes it one that lasts.
+func (a *answer) last() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over {
+		return
+	}
+	s := a.streams
+	if !a.who.Anonymous {
+		s.force(keyOf(a.who))
+	}
+	s.open.Add(a.ctx, 1, a.where)
+	a.stopWait = context.AfterFunc(s.drained, func() { a.end(errDraining()) })
+}
+
+func (a *answer) done() {
+	a.timer.Stop()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over = true
+	if a.stopWait == nil {
+		return
+	}
+	a.stopWait()
+	a.streams.open.Add(a.ctx, -1, a.where)
+	if !a.who.Anonymous {
+		a.streams.give(keyOf(a.who))
+	}
+}
+
+func keyOf(who *caller.Caller) string { return cmp.Or(who.SessionID, who.Key) }
+
+func where(endpoint string) metric.MeasurementOption {
+	return metric.WithAttributeSet(attribute.NewSet(attribute.String("endpoint", endpoint)))
+}
+
 func (s *Streams) refuse(ctx context.Context, reason string) {
 	s.refused.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", reason))))
 }
@@ -121,6 +185,12 @@ func (s *Streams) take(key string) bool {
 	}
 	s.count[key]++
 	return true
+}
+
+func (s *Streams) force(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count[key]++
 }
 
 func (s *Streams) give(key string) {

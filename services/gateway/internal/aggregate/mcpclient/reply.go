@@ -198,12 +198,17 @@ func answerFault(b *config.Backend, cause error) error {
 		WithReason(ReasonAnswer, "backend", b.Name)
 }
 
+func isFault(err error) bool {
+	_, ok := fault.As(err)
+	return ok
+}
+
 func readFault(ctx context.Context, b *config.Backend, err error) error {
 	kind, text := fault.Unavailable, "backend %q ended its answer too early"
 	switch {
 	case errors.Is(err, sse.ErrTooLarge), errors.Is(err, limits.ErrTooLarge):
 		return answerFault(b, err)
-	case fault.ReasonOf(err) == limits.ReasonBusy:
+	case isFault(err): // none of the backend's doing
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		kind, text = fault.Timeout, "backend %q did not answer in time"
