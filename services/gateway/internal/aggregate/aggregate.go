@@ -47,7 +47,7 @@ const (
 	caches        = 5
 	maxCacheBytes = 64 << 20
 	// largestCached is what such a cache keeps in any case, in bytes.
-	largestCached = 2 << 20
+	largestCached = 2 << 20 // catalog.MaxSize and a key
 	slowCache     = 20_000 // entries
 )
 

@@ -1,8 +1,10 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -255,4 +257,81 @@ func FuzzMerge(f *testing.F) {
 			return nil
 		})
 	})
+}
+
+// manyTemplates is a page of n templates that nothing tells apart but their ends.
+func manyTemplates(t *testing.T, n int, from string) *Page {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString(`{"resourceTemplates":[`)
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, `{"uriTemplate":"%s%s%05d"}`, from, strings.Repeat("{}", 30)+strings.Repeat("a", 15), i)
+	}
+	b.WriteString(`]}`)
+	return page(t, Templates, b.String())
+}
+
+// A list is answered by one goroutine under the index's lock.
+func TestABackendCannotMakeAnIndexExpensive(t *testing.T) {
+	t.Parallel()
+	x := NewIndex()
+	for i := range 10 {
+		x.Add(Templates, "evil", manyTemplates(t, 5000, fmt.Sprintf("x%d:", i)))
+	}
+	x.Add(Templates, "good", manyTemplates(t, 2, "good:"))
+	if got := len(x.templates); got != maxTemplates+2 {
+		t.Errorf("%d templates are kept", got)
+	}
+	if got := x.Size(); got > 2<<20 {
+		t.Errorf("the index takes %d bytes", got)
+	}
+	if owner, _ := x.Guess("good:///aaaaaaaaaaaaaaa00001"); owner != "good" {
+		t.Errorf("a template of another backend is found at %q", owner)
+	}
+	if _, ok := x.Guess("x0:" + strings.Repeat("a", maxURI)); ok {
+		t.Error("a URI that is too long has an owner")
+	}
+	long := "long:" + strings.Repeat("x", maxURI)
+	x.Add(Resources, "good", page(t, Resources, `{"resources":[{"uri":"`+long+`"}]}`))
+	if _, ok := x.Owner(long); ok {
+		t.Error("a URI that is too long is kept")
+	}
+}
+
+func TestAnIndexIsBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	x := NewIndex()
+	for i := range 1000 {
+		x.Add(Resources, "evil", page(t, Resources, fmt.Sprintf(`{"resources":[{"uri":"x:%d%s"}]}`, i, strings.Repeat("x", maxURI-20))))
+	}
+	if got := x.Size(); got > 2<<20 || len(x.owners) < 100 {
+		t.Errorf("%d URIs take %d bytes", len(x.owners), got)
+	}
+}
+
+func TestATemplateGoesToTheBackendThatSortsFirst(t *testing.T) {
+	t.Parallel()
+	x := NewIndex()
+	for _, name := range []string{"b", "a", "c"} {
+		x.Add(Templates, name, page(t, Templates, `{"resourceTemplates":[{"uriTemplate":"x://{id}"}]}`))
+	}
+	if owner, _ := x.Guess("x://1"); owner != "a" || len(x.templates) != 1 || x.counts["a"] != 1 || x.counts["b"] != 0 {
+		t.Errorf("the owner is %q; %v", owner, x.counts)
+	}
+}
+
+func TestAPageIsBoundedInItems(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]error{maxItems: nil, maxItems + 1: errTooMany} {
+		m, err := jsonrpc.Parse([]byte(`{"jsonrpc":"2.0","id":1,"result":{"tools":[{}` + strings.Repeat(",{}", n-1) + `]}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParsePage(Tools, &m); !errors.Is(err, want) {
+			t.Errorf("%d items: %v", n, err)
+		}
+	}
 }

@@ -6,8 +6,17 @@ import (
 	"time"
 )
 
-// maxURIs bounds an index. What is beyond is found by templates and schemes only.
-const maxURIs = 20_000
+// Bounds of an index. What is beyond is found by templates and schemes only.
+const (
+	maxURIs = 20_000
+	// maxTemplates bounds the templates of one backend, all of which a URI that
+	// nobody lists is compared with.
+	maxTemplates = 1_000
+	// maxURI bounds a URI or template, in bytes.
+	maxURI = 8 << 10
+	// MaxSize bounds what an index costs to keep, in bytes.
+	MaxSize = 2<<20 - 4<<10
+)
 
 // Index says which backend owns a URI, for one person. It is safe for
 // concurrent use.
@@ -15,6 +24,9 @@ type Index struct {
 	mu        sync.RWMutex
 	owners    map[string]string // URI or template → backend
 	templates []template
+	// places are those of templates, by their text; counts how many a backend has.
+	places map[string]int
+	counts map[string]int
 	// schemes holds the owner of all URIs of a scheme, "" when there are several.
 	schemes  map[string]string
 	loadedAt time.Time
@@ -22,13 +34,16 @@ type Index struct {
 }
 
 type template struct {
-	text, backend string
-	literals      []string
+	backend  string
+	literals []string
 }
 
 // NewIndex returns an empty index.
 func NewIndex() *Index {
-	return &Index{owners: make(map[string]string), schemes: make(map[string]string)}
+	return &Index{
+		owners: make(map[string]string), schemes: make(map[string]string),
+		places: make(map[string]int), counts: make(map[string]int),
+	}
 }
 
 // Add notes the URIs of a page of resources, or of templates. Pages may come in
@@ -40,39 +55,49 @@ func (x *Index) Add(kind *Kind, backend string, page *Page) {
 }
 
 func (x *Index) add(kind *Kind, backend, key string) {
-	if _, _, wrapped := UnwrapURI(key); wrapped {
+	if _, _, wrapped := UnwrapURI(key); wrapped || len(key) > maxURI {
 		return
 	}
 	owner, known := x.owners[key]
 	if known && owner <= backend {
 		return
 	}
-	if !known && len(x.owners) >= maxURIs {
+	cost := len(key) + 96
+	if !known && (len(x.owners) >= maxURIs || x.size+cost > MaxSize || kind == Templates && x.counts[backend] >= maxTemplates) {
 		return
 	}
 	if !known {
-		x.size += len(key) + 96
+		x.size += cost
 	}
 	x.owners[key] = backend
 	if scheme, _, ok := strings.Cut(key, ":"); ok {
+		only := backend
 		if other, taken := x.schemes[scheme]; taken && other != backend {
-			backend = ""
+			only = ""
 		}
-		x.schemes[scheme] = backend
+		x.schemes[scheme] = only
 	}
 	if kind == Templates {
-		x.addTemplate(key)
+		x.addTemplate(key, backend)
 	}
 }
 
-func (x *Index) addTemplate(text string) {
-	t := template{text: text, backend: x.owners[text], literals: literalsOf(text)}
-	for i := range x.templates {
-		if x.templates[i].text == text {
-			x.templates[i] = t
-			return
-		}
+func (x *Index) addTemplate(text, backend string) {
+	at, known := x.places[text]
+	if known {
+		x.counts[x.templates[at].backend]--
+		x.counts[backend]++
+		x.templates[at].backend = backend
+		return
 	}
+	t := template{backend: backend, literals: literalsOf(text)}
+	cost := len(text) + 96 + 16*len(t.literals)
+	if x.counts[backend] >= maxTemplates || x.size+cost > MaxSize {
+		return
+	}
+	x.size += cost
+	x.counts[backend]++
+	x.places[text] = len(x.templates)
 	x.templates = append(x.templates, t)
 }
 
@@ -102,6 +127,9 @@ func (x *Index) Owner(uri string) (backend string, ok bool) {
 // that matches (of several the one whose name sorts first), or the only one
 // that lists URIs of this scheme. Results of tools link to such resources.
 func (x *Index) Guess(uri string) (backend string, ok bool) {
+	if len(uri) > maxURI {
+		return "", false
+	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for i := range x.templates {
@@ -128,12 +156,14 @@ func (x *Index) Size() int {
 }
 
 // literalsOf returns what stands between the expressions of a URI template (RFC
-// 6570, section 2), including what is in front and behind.
+// 6570, section 2), including what is in front and behind, which may be empty.
 func literalsOf(uriTemplate string) []string {
 	var literals []string
 	for {
 		before, rest, ok := strings.Cut(uriTemplate, "{")
-		literals = append(literals, before)
+		if before != "" || !ok || len(literals) == 0 {
+			literals = append(literals, before)
+		}
 		if !ok {
 			return literals
 		}

@@ -28,7 +28,13 @@ type item struct {
 	key       string
 }
 
-var errNoList = errors.New("the result has no list of this kind")
+// maxItems bounds a page. A backend has further pages for more.
+const maxItems = 10_000
+
+var (
+	errNoList  = errors.New("the result has no list of this kind")
+	errTooMany = errors.New("the page has more than " + strconv.Itoa(maxItems) + " items")
+)
 
 // ParsePage reads the response to a list request. An item without a key, or
 // with two, is left out: it could not be called.
@@ -51,12 +57,19 @@ func ParsePage(kind *Kind, m *jsonrpc.Message) (*Page, error) {
 	if list.Kind(m.Raw) != jsonrpc.Array {
 		return nil, errNoList
 	}
-	_ = jsonrpc.Elements(m.Raw, list, func(at jsonrpc.Span) error {
+	count := 0
+	err := jsonrpc.Elements(m.Raw, list, func(at jsonrpc.Span) error {
+		if count++; count > maxItems {
+			return errTooMany
+		}
 		if it, ok := readItem(m.Raw, at, kind.Key); ok {
 			p.items = append(p.items, it)
 		}
 		return nil
 	})
+	if errors.Is(err, errTooMany) {
+		return nil, err
+	}
 	return p, nil
 }
 
