@@ -181,7 +181,7 @@ func TestAnAnswerThatIsAStreamCanBeEnded(t *testing.T) {
 	}
 	id := post(h, who, initializeBody).Header().Get("Mcp-Session-Id")
 	streams := &told{}
-	h.client, h.streams = mcpclient.New(backends, nil), streams
+	h.client, h.streams = mcpclient.New(backends, "v1.2.3", nil), streams
 	w := post(h, who, smallCall, "Mcp-Session-Id", id)
 	if !strings.Contains(w.Body.String(), "the gateway is stopping; aggregate") {
 		t.Errorf("%d %s", w.Code, w.Body)

@@ -37,7 +37,7 @@ func TestAnAnswerIsAStreamOnlyWhenItLasts(t *testing.T) {
 		}
 		time.Sleep(longAfter)
 		synctest.Wait()
-		if err := open(); fault.ReasonOf(err) != ReasonTooMany {
+		if err := open(); fault.ReasonOf(err) != reasonTooMany {
 			t.Errorf("a stream beside answers that last: %v", err)
 		}
 		dones[0]()
