@@ -48,7 +48,7 @@ const (
 	maxCacheBytes = 64 << 20
 	// largestCached is what such a cache keeps in any case, in bytes.
 	largestCached = 2 << 20 // catalog.MaxSize and a key
-	slowCache     = 20_000 // entries
+	slowCache     = 20_000  // entries
 )
 
 // Credentials gives out credentials; see credentials.Manager.

@@ -218,3 +218,16 @@ func TestAnEventThatNobodyAskedForIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestAMessageIsReadInUTF8Alone(t *testing.T) {
+	t.Parallel()
+	h, who := newHandler(t)
+	for contentType, want := range map[string]int{
+		"application/json; charset=utf-8": http.StatusOK,
+		"application/json; charset=utf-7": http.StatusUnsupportedMediaType,
+	} {
+		if w := post(h, who, initializeBody, "Content-Type", contentType); w.Code != want {
+			t.Errorf("%q: %d, want %d", contentType, w.Code, want)
+		}
+	}
+}

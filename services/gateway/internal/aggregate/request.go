@@ -2,7 +2,6 @@ package aggregate
 
 import (
 	"errors"
-	"mime"
 	"net/http"
 	"strings"
 
@@ -45,8 +44,8 @@ func (q *request) unleased() *request {
 func (q *request) complete() bool { return q.stateless }
 
 func (h *Handler) post(w http.ResponseWriter, r *http.Request, who *caller.Caller) {
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		http.Error(w, "Content-Type must be application/json", http.StatusUnsupportedMediaType)
+	if !jsonrpc.IsMedia(r.Header.Get("Content-Type")) {
+		http.Error(w, "Content-Type must be application/json, in UTF-8", http.StatusUnsupportedMediaType)
 		return
 	}
 	if !accepts(r.Header, "application/json") || !accepts(r.Header, "text/event-stream") {

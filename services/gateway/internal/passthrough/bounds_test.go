@@ -43,3 +43,33 @@ func TestALargeBodyIsRefusedWhileThereIsNoRoomForIt(t *testing.T) {
 	}
 	eventually(t, "all is given back", func() bool { return bounds.Memory.Used() == 0 })
 }
+
+// A backend that reads another encoding than we did gets another message.
+func TestABackendIsToldTheEncodingThatWasRead(t *testing.T) {
+	t.Parallel()
+	backend := &counted{next: benchBackend()}
+	g := newGateway(t, options{}, map[string]http.Handler{"repos": backend})
+	for contentType, want := range map[string]int{
+		"application/json":                  http.StatusOK,
+		"Application/JSON; charset=UTF-8":   http.StatusOK,
+		`application/json;charset="utf-8"`:  http.StatusOK,
+		"application/json; x=y":             http.StatusOK,
+		"application/json; charset=utf-7":   http.StatusUnsupportedMediaType,
+		"application/json; charset=utf-16":  http.StatusUnsupportedMediaType,
+		"application/json; charset=":        http.StatusUnsupportedMediaType,
+		"application/json; charset=x; a, b": http.StatusUnsupportedMediaType,
+		"text/json":                         http.StatusUnsupportedMediaType,
+	} {
+		if a := g.do("alice", http.MethodPost, "/mcp/repos", string(benchCall), map[string]string{"Content-Type": contentType}); a.status != want {
+			t.Errorf("%q: %d, want %d", contentType, a.status, want)
+		}
+	}
+	if n := len(backend.headers()); n != 4 {
+		t.Errorf("%d requests reached the backend", n)
+	}
+	for _, h := range backend.headers() {
+		if got := h["Content-Type"]; len(got) != 1 || got[0] != "application/json" {
+			t.Errorf("the backend was told %q", got)
+		}
+	}
+}

@@ -3,7 +3,6 @@ package passthrough
 import (
 	"context"
 	"errors"
-	"mime"
 	"net/http"
 	"strings"
 	"sync"
@@ -146,9 +145,9 @@ func (x *exchange) forwardStream(body []byte) {
 }
 
 func (x *exchange) post() {
-	if mediaType, _, err := mime.ParseMediaType(x.r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
+	if !jsonrpc.IsMedia(x.r.Header.Get("Content-Type")) {
 		x.rec.Fail(accesslog.OutcomeRefused, "content_type")
-		x.refuse(http.StatusUnsupportedMediaType, jsonrpc.CodeInvalidRequest, "Content-Type must be application/json")
+		x.refuse(http.StatusUnsupportedMediaType, jsonrpc.CodeInvalidRequest, "Content-Type must be application/json, in UTF-8")
 		return
 	}
 	// The body's memory is not reused: net/http may go on sending it to the backend
@@ -300,17 +299,23 @@ func (x *exchange) header() http.Header {
 			h[name] = values
 		}
 	}
+	if x.r.Method == http.MethodPost {
+		h["Content-Type"] = mediaJSON // as it was read
+	}
 	if x.session != "" {
 		h[era.HeaderSession] = []string{x.session}
 	}
 	return h
 }
 
+// mediaJSON is the Content-Type of what was looked at. It must not be changed.
+var mediaJSON = []string{"application/json"}
+
 // passes reports whether a header of the client's reaches the backend. What only
 // the stateless era has was compared with the body only there.
 func passes(name string, stateless bool) bool {
 	switch name {
-	case "Accept", "Accept-Language", "Content-Type", "User-Agent", era.HeaderLastEventID, era.HeaderVersion:
+	case "Accept", "Accept-Language", "User-Agent", era.HeaderLastEventID, era.HeaderVersion:
 		return true
 	case era.HeaderMethod, era.HeaderName:
 		return stateless
