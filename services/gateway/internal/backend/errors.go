@@ -115,6 +115,10 @@ func (t *target) checked(resp *http.Response, cred *credentials.Credential, err 
 		return nil, err
 	}
 	switch {
+	case resp.StatusCode < http.StatusOK, resp.StatusCode > 599: // 101 would give the connection away
+		_ = resp.Body.Close() // its end cannot be waited for
+		return nil, fault.Newf(fault.Unavailable, "backend %s answered with status %d, which has no meaning here", t.name, resp.StatusCode).
+			WithReason(ReasonUnavailable)
 	case resp.StatusCode == http.StatusForbidden, resp.StatusCode == http.StatusProxyAuthRequired:
 		discard(resp)
 		return nil, t.withProvider(fault.Newf(fault.Denied, "backend %s refused the request (status %d)", t.name, resp.StatusCode),
