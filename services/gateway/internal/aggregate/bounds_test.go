@@ -231,3 +231,34 @@ func TestAMessageIsReadInUTF8Alone(t *testing.T) {
 		}
 	}
 }
+
+func TestOnePersonOpensSessionsAtABoundedRate(t *testing.T) {
+	t.Parallel()
+	bounds, err := limits.New(limits.Config{Telemetry: telemetry.Discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, who := newHandler(t)
+	h.newSessions = bounds.Sessions
+	id, opened := "", 0
+	for ; opened < 1000; opened++ {
+		w := post(h, who, initializeBody)
+		if w.Code == http.StatusTooManyRequests {
+			if w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), `"id":0,"error"`) {
+				t.Errorf("refused with %v %s", w.Header(), w.Body)
+			}
+			break
+		}
+		id = w.Header().Get("Mcp-Session-Id")
+	}
+	if opened < 60 || opened == 1000 {
+		t.Errorf("%d sessions were opened", opened)
+	}
+	if w := post(h, who, smallCall, "Mcp-Session-Id", id); w.Code != http.StatusOK {
+		t.Errorf("a call in a session that is open: %d %s", w.Code, w.Body)
+	}
+	bob := caller.New(caller.Claims{Issuer: "i", Subject: "bob", SessionID: "s2"}, secret.New("t"))
+	if w := post(h, bob, initializeBody); w.Code != http.StatusOK {
+		t.Errorf("another person: %d %s", w.Code, w.Body)
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
+	"chatelaine.dev/services/gateway/internal/accesslog"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/backend"
@@ -15,6 +16,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/limits"
+	"chatelaine.dev/services/gateway/internal/streams"
 )
 
 // maxInstructions bounds the instructions of all backends, in bytes.
@@ -27,6 +29,13 @@ func (h *Handler) initialize(w http.ResponseWriter, r *http.Request, q *request)
 	asked := q.msg.Text(jsonrpc.Find(q.msg.Raw, params, "protocolVersion"))
 	if asked == "" {
 		h.fail(w, r, q, newProblem(jsonrpc.CodeInvalidParams, "protocolVersion is required"))
+		return
+	}
+	// Each one opens a session at every backend, and may leave a row in the broker.
+	if err := h.newSessions.Take(q.who); err != nil {
+		accesslog.From(r.Context()).Fail(accesslog.OutcomeRefused, fault.ReasonOf(err))
+		streams.SetRetryAfter(w.Header(), err)
+		writeError(w, http.StatusTooManyRequests, q.id, jsonrpc.CodeUnavailable, fault.From(err).Error(), nil)
 		return
 	}
 	hello := trimmedHello(era.Negotiate(asked), q.msg)
