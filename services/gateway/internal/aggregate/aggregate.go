@@ -148,7 +148,7 @@ func New(cfg Config) (*Handler, error) {
 	version := cmp.Or(cfg.Version, "dev")
 	h := &Handler{
 		deployment: cfg.Deployment, client: mcpclient.New(cfg.Backends, version, cfg.Memory), credentials: cfg.Credentials, logger: cfg.Telemetry.Logger,
-		store: &store{blobs: cfg.Sessions, ring: cfg.Ring}, version: version,
+		store: &store{blobs: cfg.Sessions, ring: cfg.Ring, origins: make(map[string]string)}, version: version,
 		handshakeTimeout: cmp.Or(cfg.HandshakeTimeout, DefaultHandshakeTimeout),
 		listTimeout:      cmp.Or(cfg.ListTimeout, DefaultListTimeout),
 		pages:            lru.NewLarge[*catalog.Page](cacheBytes, largestCached, 0),
@@ -164,6 +164,10 @@ func New(cfg Config) (*Handler, error) {
 		h.unauthorized = func(w http.ResponseWriter, _ *http.Request, text string) {
 			http.Error(w, text, http.StatusUnauthorized)
 		}
+	}
+	for i := range cfg.Deployment.Backends {
+		b := &cfg.Deployment.Backends[i]
+		h.store.origins[b.Name] = sessionid.OriginOf(b.Origin)
 	}
 	h.names = catalog.Names{
 		Separator: nameSeparator,

@@ -43,6 +43,7 @@ type blob struct {
 type blobPeer struct {
 	Backend  string             `json:"b"`
 	ID       string             `json:"i,omitempty"`
+	Origin   string             `json:"o,omitempty"`
 	Version  string             `json:"v"`
 	Features mcpclient.Features `json:"f"`
 }
@@ -51,6 +52,15 @@ type blobPeer struct {
 type store struct {
 	blobs Blobs
 	ring  *keyring.Ring
+	// origins are those of the backends, by name; see sessionid.OriginOf.
+	origins map[string]string
+}
+
+// elsewhere reports whether a session is one with what had the backend's name at
+// another origin. To the session, the backend has not joined.
+func (t *store) elsewhere(backend string, p *mcpclient.Peer) bool {
+	origin, known := t.origins[backend]
+	return known && p.Origin != "" && p.Origin != origin
 }
 
 func blobKey(s *session) string { return "mcp-" + s.sealed.KeyText() }
@@ -78,7 +88,10 @@ func (t *store) load(ctx context.Context, s *session) (*sessionState, error) {
 	}
 	state := &sessionState{revision: resp.GetVersion(), ended: b.Ended, joined: make(map[string]*mcpclient.Peer, len(b.Peers))}
 	for _, p := range b.Peers {
-		state.joined[p.Backend] = &mcpclient.Peer{SessionID: p.ID, Version: p.Version, Features: p.Features}
+		peer := &mcpclient.Peer{SessionID: p.ID, Origin: p.Origin, Version: p.Version, Features: p.Features}
+		if !t.elsewhere(p.Backend, peer) {
+			state.joined[p.Backend] = peer
+		}
 	}
 	return state, nil
 }
@@ -88,7 +101,7 @@ func (t *store) load(ctx context.Context, s *session) (*sessionState, error) {
 func (t *store) save(ctx context.Context, s *session, state *sessionState) (*sessionState, error) {
 	b := blob{Ended: state.ended}
 	for name, p := range state.joined {
-		b.Peers = append(b.Peers, blobPeer{Backend: name, ID: p.SessionID, Version: p.Version, Features: p.Features})
+		b.Peers = append(b.Peers, blobPeer{Backend: name, ID: p.SessionID, Origin: p.Origin, Version: p.Version, Features: p.Features})
 	}
 	plain, err := json.Marshal(&b)
 	if err != nil {

@@ -2,6 +2,7 @@ package aggregate
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,16 +10,20 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"google.golang.org/grpc"
+
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
+	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/gateway/internal/aggregate/mcpclient"
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/credentials"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
 	"chatelaine.dev/services/gateway/internal/limits"
+	"chatelaine.dev/services/gateway/internal/sessionid"
 	"chatelaine.dev/services/gateway/internal/sse"
 )
 
@@ -260,5 +265,99 @@ func TestOnePersonOpensSessionsAtABoundedRate(t *testing.T) {
 	bob := caller.New(caller.Claims{Issuer: "i", Subject: "bob", SessionID: "s2"}, secret.New("t"))
 	if w := post(h, bob, initializeBody); w.Code != http.StatusOK {
 		t.Errorf("another person: %d %s", w.Code, w.Body)
+	}
+}
+
+// heard notes with which session id each backend is called.
+type heard struct {
+	canned
+
+	with map[string]string
+}
+
+func (s heard) Do(ctx context.Context, c *caller.Caller, b *config.Backend, r *backend.Request) (*http.Response, error) {
+	resp, err := s.canned.Do(ctx, c, b, r)
+	m, _ := jsonrpc.Parse(r.Body)
+	if m.Method == "tools/call" {
+		s.with[b.Name] = r.Header.Get("Mcp-Session-Id")
+	}
+	if err == nil && m.Method == "initialize" {
+		resp.Header.Set("Mcp-Session-Id", b.Name+"@"+b.Origin)
+	}
+	return resp, err
+}
+
+// blobs keeps one person's.
+type blobs struct{ kept *brokerv1.GetBlobResponse }
+
+func (s *blobs) GetBlob(context.Context, *brokerv1.GetBlobRequest, ...grpc.CallOption) (*brokerv1.GetBlobResponse, error) {
+	if s.kept == nil {
+		return nil, fault.New(fault.NotFound, "").GRPCStatus().Err()
+	}
+	return s.kept, nil
+}
+
+func (s *blobs) PutBlob(_ context.Context, in *brokerv1.PutBlobRequest, _ ...grpc.CallOption) (*brokerv1.PutBlobResponse, error) {
+	s.kept = &brokerv1.GetBlobResponse{Sealed: in.GetSealed(), Version: in.GetExpectedVersion() + 1}
+	return &brokerv1.PutBlobResponse{Version: s.kept.GetVersion()}, nil
+}
+
+// A backend's session id is its secret: what a changed configuration has under the
+// same name elsewhere must not get it.
+func TestASessionIsNotTakenToAnotherOrigin(t *testing.T) {
+	t.Parallel()
+	stored := &blobs{}
+	at := func(origin string) (*Handler, *caller.Caller, heard) {
+		h, who := newHandler(t)
+		backends := heard{with: map[string]string{}}
+		for i := range h.deployment.Backends {
+			b := &h.deployment.Backends[i]
+			if b.Name == "repos" {
+				b.Origin = origin
+			}
+			h.store.origins[b.Name] = sessionid.OriginOf(b.Origin)
+		}
+		h.store.blobs = stored
+		h.client = mcpclient.New(backends, nil)
+		h.sessions.client = h.client
+		return h, who, backends
+	}
+	otherCall := strings.Replace(smallCall, "repos", "payroll", 1)
+	calls := func(h *Handler, who *caller.Caller, id string) {
+		t.Helper()
+		for _, call := range []string{smallCall, otherCall} {
+			if w := post(h, who, call, "Mcp-Session-Id", id); w.Code != http.StatusOK || strings.Contains(w.Body.String(), "rror") {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+		}
+	}
+	before, who, heardBefore := at("https://one")
+	id := post(before, who, initializeBody).Header().Get("Mcp-Session-Id")
+	calls(before, who, id)
+	for _, origin := range []string{"https://two", "https://three", "https://one"} { // from the id, from the blob, and back
+		after, _, heardAfter := at(origin)
+		calls(after, who, id)
+		if heardAfter.with["repos"] != "repos@"+origin || heardAfter.with["payroll"] != heardBefore.with["payroll"] {
+			t.Errorf("at %s: %v; before %v", origin, heardAfter.with, heardBefore.with)
+		}
+	}
+}
+
+func TestASessionIDOfTheVersionBeforeIsGood(t *testing.T) {
+	t.Parallel()
+	h, who := newHandler(t)
+	s := newSession(who, mcpclient.Hello{Version: "2025-11-25"}, map[string]*mcpclient.Peer{"repos": {Version: "2025-11-25", SessionID: "abc"}})
+	if _, err := h.sessions.seal(who, s); err != nil {
+		t.Fatal(err)
+	}
+	var x extra
+	if err := json.Unmarshal(s.sealed.Extra, &x); err != nil {
+		t.Fatal(err)
+	}
+	x.Origins = nil
+	s.sealed.Extra, _ = json.Marshal(&x)
+	got, ok := h.sessions.fromSealed(s.sealed)
+	if !ok || got.base["repos"] == nil || got.base["repos"].SessionID != "abc" {
+		t.Errorf("%v", got)
 	}
 }

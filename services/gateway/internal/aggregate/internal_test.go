@@ -184,7 +184,7 @@ func FuzzSessionExtra(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte, name, id string) {
 		sealed := sessionid.New("2025-11-25", sessionid.BackendSession{Backend: name, ID: id})
 		sealed.Extra = raw
-		s, ok := fromSealed(sealed)
+		s, ok := (&sessions{store: &store{}}).fromSealed(sealed)
 		if !ok {
 			return
 		}

@@ -80,8 +80,11 @@ type extra struct {
 	Capabilities json.RawMessage `json:"c,omitempty"`
 	// Peers belong to the id's backends, in the same order: the place of the
 	// version in extraVersions, and the features.
-	Peers  [][2]int `json:"p,omitempty"`
-	InBlob bool     `json:"b,omitempty"`
+	Peers [][2]int `json:"p,omitempty"`
+	// Origins are those of the sessions, in the same order; ids of the version
+	// before have none.
+	Origins []string `json:"o,omitempty"`
+	InBlob  bool     `json:"b,omitempty"`
 }
 
 // extraVersions is part of the format of session ids: add at the end.
@@ -99,6 +102,7 @@ func (m *sessions) seal(who *caller.Caller, s *session) (string, error) {
 				if version == p.Version {
 					s.sealed.Backends = append(s.sealed.Backends, sessionid.BackendSession{Backend: name, ID: p.SessionID})
 					x.Peers = append(x.Peers, [2]int{v, int(p.Features)})
+					x.Origins = append(x.Origins, p.Origin)
 				}
 			}
 		}
@@ -116,7 +120,7 @@ func (m *sessions) unseal(who *caller.Caller, id string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, ok := fromSealed(sealed)
+	s, ok := m.fromSealed(sealed)
 	if !ok || m.now().Sub(sealed.CreatedAt) > maxSessionAge {
 		return nil, errSessionUnknown()
 	}
@@ -124,7 +128,7 @@ func (m *sessions) unseal(who *caller.Caller, id string) (*session, error) {
 	return s, nil
 }
 
-func fromSealed(sealed *sessionid.Session) (*session, bool) {
+func (m *sessions) fromSealed(sealed *sessionid.Session) (*session, bool) {
 	var x extra
 	if err := json.Unmarshal(sealed.Extra, &x); err != nil || len(x.Peers) != len(sealed.Backends) {
 		return nil, false
@@ -139,7 +143,13 @@ func fromSealed(sealed *sessionid.Session) (*session, bool) {
 			return nil, false
 		}
 		b := sealed.Backends[i]
-		s.base[b.Backend] = &mcpclient.Peer{Version: versions[p[0]], SessionID: b.ID, Features: mcpclient.Features(p[1])}
+		peer := &mcpclient.Peer{Version: versions[p[0]], SessionID: b.ID, Features: mcpclient.Features(p[1])}
+		if i < len(x.Origins) {
+			peer.Origin = x.Origins[i]
+		}
+		if !m.store.elsewhere(b.Backend, peer) {
+			s.base[b.Backend] = peer
+		}
 	}
 	s.state.Store(&sessionState{})
 	return s, true
@@ -149,7 +159,7 @@ func fromSealed(sealed *sessionid.Session) (*session, bool) {
 func newSession(who *caller.Caller, hello mcpclient.Hello, peers map[string]*mcpclient.Peer) *session {
 	s := &session{owner: who.Key, sealed: sessionid.New(hello.Version), hello: hello, base: make(map[string]*mcpclient.Peer, len(peers))}
 	for name, p := range peers { // the instructions are said once, and long
-		s.base[name] = &mcpclient.Peer{Version: p.Version, SessionID: p.SessionID, Features: p.Features}
+		s.base[name] = &mcpclient.Peer{Version: p.Version, SessionID: p.SessionID, Origin: p.Origin, Features: p.Features}
 	}
 	s.state.Store(&sessionState{})
 	return s

@@ -46,7 +46,9 @@ func (x *exchange) sealSession(id string) (string, error) {
 		return x.sealed, nil
 	}
 	name := x.h.cfg.Backend.Name
-	sealed, err := x.h.cfg.Sessions.Seal(x.who, x.h.endpoint, sessionid.New("", sessionid.BackendSession{Backend: name, ID: id}))
+	session := sessionid.New("", sessionid.BackendSession{Backend: name, ID: id})
+	session.Extra = []byte(x.h.origin)
+	sealed, err := x.h.cfg.Sessions.Seal(x.who, x.h.endpoint, session)
 	if err != nil {
 		return "", fault.Wrap(fault.Unavailable, err, "backend "+name+" gave a session id that is too long").
 			WithReason(sessionid.ReasonTooLarge, "backend", name)

@@ -1,14 +1,23 @@
 package passthrough_test
 
 import (
+	"bytes"
+	"context"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"chatelaine.dev/internal/config"
+	"chatelaine.dev/internal/keyring"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/internal/telemetry"
+	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/limits"
+	"chatelaine.dev/services/gateway/internal/passthrough"
+	"chatelaine.dev/services/gateway/internal/sessionid"
 )
 
 // Without a bound, large bodies end the process, for everybody.
@@ -47,8 +56,8 @@ func TestALargeBodyIsRefusedWhileThereIsNoRoomForIt(t *testing.T) {
 // A backend that reads another encoding than we did gets another message.
 func TestABackendIsToldTheEncodingThatWasRead(t *testing.T) {
 	t.Parallel()
-	backend := &counted{next: benchBackend()}
-	g := newGateway(t, options{}, map[string]http.Handler{"repos": backend})
+	seen := &counted{next: benchBackend()}
+	g := newGateway(t, options{}, map[string]http.Handler{"repos": seen})
 	for contentType, want := range map[string]int{
 		"application/json":                  http.StatusOK,
 		"Application/JSON; charset=UTF-8":   http.StatusOK,
@@ -64,12 +73,64 @@ func TestABackendIsToldTheEncodingThatWasRead(t *testing.T) {
 			t.Errorf("%q: %d, want %d", contentType, a.status, want)
 		}
 	}
-	if n := len(backend.headers()); n != 4 {
+	if n := len(seen.headers()); n != 4 {
 		t.Errorf("%d requests reached the backend", n)
 	}
-	for _, h := range backend.headers() {
+	for _, h := range seen.headers() {
 		if got := h["Content-Type"]; len(got) != 1 || got[0] != "application/json" {
 			t.Errorf("the backend was told %q", got)
 		}
 	}
+}
+
+// A backend's session id is its secret: what a changed configuration has under the
+// same name elsewhere must not get it.
+func TestASessionIDIsNotTakenToAnotherOrigin(t *testing.T) {
+	t.Parallel()
+	who := caller.New(caller.Claims{Issuer: "i", Subject: "alice"}, secret.New("t"))
+	ring, err := keyring.New(secret.NewBytes(bytes.Repeat([]byte{7}, keyring.KeySize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer := sessionid.NewSealer(ring)
+	do := func(origin, id string) (status int, sealed, heard string) {
+		var backends answering = func(r *backend.Request) *http.Response {
+			heard = r.Header.Get("Mcp-Session-Id")
+			return &http.Response{
+				StatusCode: http.StatusOK, Header: http.Header{"Mcp-Session-Id": {"its-own"}},
+				Body: io.NopCloser(strings.NewReader(`{"jsonrpc":"2.0","id":7,"result":{}}`)),
+			}
+		}
+		h := passthrough.New(passthrough.Config{
+			Backend: &config.Backend{Name: "repos", Origin: origin}, Backends: backends, Sessions: sealer,
+		})
+		r := httptest.NewRequest(http.MethodPost, "/mcp/repos", bytes.NewReader(benchCall))
+		r.Header.Set("Content-Type", "application/json")
+		if id != "" {
+			r.Header.Set("Mcp-Session-Id", id)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r.WithContext(caller.NewContext(r.Context(), who)))
+		return w.Code, w.Header().Get("Mcp-Session-Id"), heard
+	}
+	_, id, _ := do("https://one", "")
+	if status, _, heard := do("https://one", id); status != http.StatusOK || heard != "its-own" {
+		t.Errorf("at its own origin: %d %q", status, heard)
+	}
+	if status, _, heard := do("https://two", id); status != http.StatusNotFound || heard != "" {
+		t.Errorf("at another origin: %d %q", status, heard)
+	}
+	old, err := sealer.Seal(who, "/mcp/repos", sessionid.New("", sessionid.BackendSession{Backend: "repos", ID: "its-own"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, heard := do("https://one", old); status != http.StatusOK || heard != "its-own" {
+		t.Errorf("an id of the version before: %d %q", status, heard)
+	}
+}
+
+type answering func(r *backend.Request) *http.Response
+
+func (a answering) Do(_ context.Context, _ *caller.Caller, _ *config.Backend, r *backend.Request) (*http.Response, error) {
+	return a(r), nil
 }

@@ -52,6 +52,7 @@ type Config struct {
 type Handler struct {
 	cfg      Config
 	endpoint string
+	origin   string    // see sessionid.OriginOf
 	chunks   sync.Pool // of *[]byte, to copy answers with
 }
 
@@ -63,7 +64,7 @@ func New(cfg Config) *Handler {
 		cfg.MaxBody = DefaultMaxBody
 	}
 	return &Handler{
-		cfg: cfg, endpoint: "/mcp/" + cfg.Backend.Name,
+		cfg: cfg, endpoint: "/mcp/" + cfg.Backend.Name, origin: sessionid.OriginOf(cfg.Backend.Origin),
 		chunks: sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }},
 	}
 }
@@ -232,7 +233,8 @@ func (x *exchange) openSession() bool {
 		return true
 	}
 	session, err := x.h.cfg.Sessions.Open(x.who, x.h.endpoint, x.sealed)
-	if err == nil {
+	// Ids of the version before have no origin.
+	if err == nil && (len(session.Extra) == 0 || string(session.Extra) == x.h.origin) {
 		x.session, _ = session.Backend(x.h.cfg.Backend.Name)
 		return true
 	}

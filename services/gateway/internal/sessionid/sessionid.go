@@ -2,6 +2,7 @@ package sessionid
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -63,6 +64,14 @@ func New(protocolVersion string, backends ...BackendSession) *Session {
 
 // KeyText returns the key in hexadecimal, for keys of stores and for logs.
 func (s *Session) KeyText() string { return hex.EncodeToString(s.Key[:]) }
+
+// OriginOf returns a short name of a backend's origin. A session id is the
+// backend's secret, and so must not reach what a changed configuration has at
+// another origin under the same name.
+func OriginOf(origin string) string {
+	sum := sha256.Sum256([]byte(origin))
+	return base64.RawURLEncoding.EncodeToString(sum[:6])
+}
 
 // Backend returns the session id of a backend, and whether it is in the session.
 func (s *Session) Backend(name string) (string, bool) {

@@ -29,6 +29,9 @@ type Peer struct {
 	Version string
 	// SessionID is the backend's Mcp-Session-Id; empty when it has none.
 	SessionID string
+	// Origin is where the session is; see sessionid.OriginOf. Empty when that is
+	// not known.
+	Origin string
 	// Features that the backend declared.
 	Features Features
 	// Instructions of the backend for the model; may be empty.

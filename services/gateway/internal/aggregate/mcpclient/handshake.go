@@ -9,6 +9,7 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/gateway/internal/aggregate/era"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/sessionid"
 )
 
 // Hello is how a client introduces itself.
@@ -61,6 +62,7 @@ func (c *Client) Initialize(ctx context.Context, to Target, hello Hello) (*Peer,
 func sessionPeer(to Target, resp *http.Response, m *jsonrpc.Message) (*Peer, error) {
 	peer := &Peer{
 		SessionID: resp.Header.Get(era.HeaderSession),
+		Origin:    sessionid.OriginOf(to.Backend.Origin),
 		Version:   m.Text(jsonrpc.Find(m.Raw, m.Result, "protocolVersion")),
 		Features:  featuresOf(m.Raw, jsonrpc.Find(m.Raw, m.Result, "capabilities")),
 	}

@@ -18,6 +18,7 @@ import (
 	"chatelaine.dev/services/gateway/internal/backend"
 	"chatelaine.dev/services/gateway/internal/caller"
 	"chatelaine.dev/services/gateway/internal/jsonrpc"
+	"chatelaine.dev/services/gateway/internal/sessionid"
 )
 
 // direct sends requests as they are: there are no credentials here.
@@ -153,7 +154,7 @@ func TestWhatABackendOffersIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Peer{Version: "2025-06-18", SessionID: "abc", Features: Tools | ToolsChanged | Resources | Subscribe | Logging, Instructions: "hi"}
+	want := Peer{Version: "2025-06-18", SessionID: "abc", Origin: sessionid.OriginOf(to.Backend.Origin), Features: Tools | ToolsChanged | Resources | Subscribe | Logging, Instructions: "hi"}
 	if *peer != want {
 		t.Errorf("the peer is %+v, want %+v", *peer, want)
 	}
