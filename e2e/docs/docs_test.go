@@ -266,7 +266,7 @@ func exists(all, name, rest string) bool {
 
 // bare is a metric's name without what the exporter adds: _total, and the unit.
 func bare(name string) string {
-	for _, suffix := range []string{"_bucket", "_count", "_sum", "_total", "_seconds"} {
+	for _, suffix := range []string{"_bucket", "_count", "_sum", "_total", "_seconds", "_bytes"} {
 		name = strings.TrimSuffix(name, suffix)
 	}
 	return name
