@@ -318,7 +318,7 @@ func TestASessionIsNotTakenToAnotherOrigin(t *testing.T) {
 			h.store.origins[b.Name] = sessionid.OriginOf(b.Origin)
 		}
 		h.store.blobs = stored
-		h.client = mcpclient.New(backends, nil)
+		h.client = mcpclient.New(backends, "v1.2.3", nil)
 		h.sessions.client = h.client
 		return h, who, backends
 	}
