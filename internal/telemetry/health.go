@@ -113,20 +113,26 @@ func (h *Health) Ready(ctx context.Context) Report {
 	return report
 }
 
-// lookEvery is how often Run looks.
-const lookEvery = 5 * time.Second
+// lookEvery is how often Run looks at a service that is ready, returnEvery at one
+// that is not: whoever waits for it should not wait for us too.
+const (
+	lookEvery   = 5 * time.Second
+	returnEvery = 500 * time.Millisecond
+)
 
-// Run runs the checks every five seconds until ctx ends, so that the log says what
-// a service waits for also where nobody probes it.
+// Run runs the checks every five seconds, and twice a second while one of them fails,
+// until ctx ends: so that the log says what a service waits for also where nobody
+// probes it, and Notify is told.
 func (h *Health) Run(ctx context.Context) error {
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
 	for {
-		h.Ready(ctx)
+		wait := lookEvery
+		if h.Ready(ctx).Status != "ready" {
+			wait = returnEvery
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(wait):
 		}
 	}
 }

@@ -79,9 +79,14 @@ func TestARegistrationIsKeptForWhoComesBackAndGivesWayWhenNobodyDoes(t *testing.
 		c.redeem(c.login(s.browser()))
 		return c
 	}
-	began := func() *client {
+	opened := func() *client {
 		c := s.client()
 		wantStatus(t, s.browser().get(c.query()), http.StatusOK)
+		return c
+	}
+	began := func() *client {
+		c := s.client()
+		c.approve(s.browser())
 		return c
 	}
 	hours := func(c *client, column string, n int) *client {
@@ -95,6 +100,7 @@ func TestARegistrationIsKeptForWhoComesBackAndGivesWayWhenNobodyDoes(t *testing.
 		"new":                        {s.client(), true},
 		"23 hours, never used":       {hours(s.client(), "created_at", 23), true},
 		"25 hours, never used":       {hours(s.client(), "created_at", 25), false},
+		"25 hours, a link is opened": {hours(opened(), "created_at", 25), false},
 		"25 hours, a login is begun": {hours(began(), "created_at", 25), true},
 		"89 days since its tokens":   {hours(finished(), "used_at", 89*24), true},
 		"91 days since its tokens":   {hours(finished(), "used_at", 91*24), false},

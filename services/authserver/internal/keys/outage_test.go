@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,10 +17,10 @@ import (
 )
 
 // away is a store that can be down.
-type away struct{ down bool }
+type away struct{ down atomic.Bool }
 
 func (a *away) PublishKeys(_ context.Context, list []store.SigningKey, _ time.Duration) ([]store.SigningKey, error) {
-	if a.down {
+	if a.down.Load() {
 		return nil, fault.New(fault.Unavailable, "the database is not available")
 	}
 	return list, nil
@@ -31,7 +32,8 @@ func TestALongOutageIsToldOnce(t *testing.T) {
 	key := ecKey(t)
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		db := &away{down: true}
+		db := &away{}
+		db.down.Store(true)
 		set, err := keys.New(keys.Config{
 			Keys: []*keys.Key{key}, MACKeys: []secret.Bytes{secret.NewBytes(make([]byte, 32))}, Store: db,
 			Logger: slog.New(slog.NewTextHandler(&log, nil)),
@@ -42,7 +44,7 @@ func TestALongOutageIsToldOnce(t *testing.T) {
 		go func() { _ = set.Run(t.Context()) }()
 		time.Sleep(time.Hour) // the bubble's clock
 		synctest.Wait()
-		db.down = false
+		db.down.Store(false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 || strings.Count(log.String(), "the signing keys are published") != 1 {
