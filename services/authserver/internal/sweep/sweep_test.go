@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,10 +16,10 @@ import (
 )
 
 // away is a store that can be down.
-type away struct{ down bool }
+type away struct{ down atomic.Bool }
 
 func (a *away) Sweep(context.Context, store.SweepPolicy) (store.Swept, error) {
-	if a.down {
+	if a.down.Load() {
 		return store.Swept{}, fault.New(fault.Unavailable, "the database is not available")
 	}
 	return store.Swept{}, nil
@@ -29,12 +30,13 @@ func TestALongOutageIsToldOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		db := &away{down: true}
+		db := &away{}
+		db.down.Store(true)
 		s := &sweep.Sweeper{Store: db, Interval: sweep.DefaultInterval, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		go func() { _ = s.Run(t.Context()) }()
 		time.Sleep(time.Hour) // the bubble's clock
 		synctest.Wait()
-		db.down = false
+		db.down.Store(false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 || strings.Count(log.String(), "sweep works again") != 1 {

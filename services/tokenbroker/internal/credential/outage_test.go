@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,11 +22,12 @@ func TestALongSilenceIsToldOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		m := credential.NewMemory(credential.MemoryConfig{
 			Logger: slog.New(slog.NewTextHandler(&log, nil)),
 			Watch: func(_ *brokerv1.WatchSessionsRequest, s grpc.ServerStreamingServer[brokerv1.WatchSessionsResponse]) error {
-				if down {
+				if down.Load() {
 					return fault.New(fault.Unavailable, "the database is not available")
 				}
 				err := s.Send(&brokerv1.WatchSessionsResponse{
@@ -38,7 +40,7 @@ func TestALongSilenceIsToldOnce(t *testing.T) {
 		go func() { _ = m.Run(t.Context()) }()
 		time.Sleep(time.Hour) // the bubble's clock
 		synctest.Wait()
-		down = false
+		down.Store(false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 || strings.Count(log.String(), "events are heard again") != 1 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,10 +18,10 @@ import (
 )
 
 // away is a store that can be down.
-type away struct{ down bool }
+type away struct{ down atomic.Bool }
 
 func (a *away) CountConnections(context.Context) ([]store.ConnectionCount, error) {
-	if a.down {
+	if a.down.Load() {
 		return nil, fault.New(fault.Unavailable, "the database is not available")
 	}
 	return nil, nil
@@ -33,7 +34,8 @@ func TestALongOutageIsToldOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		db := &away{down: true}
+		db := &away{}
+		db.down.Store(true)
 		i, err := inventory.New(inventory.Config{
 			Store: db, Queued: func() int { return 0 }, Meter: noop.NewMeterProvider(), Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		})
@@ -43,7 +45,7 @@ func TestALongOutageIsToldOnce(t *testing.T) {
 		go func() { _ = i.Run(t.Context()) }()
 		time.Sleep(time.Hour) // the bubble's clock
 		synctest.Wait()
-		db.down = false
+		db.down.Store(false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 || strings.Count(log.String(), "what is stored is counted again") != 1 {

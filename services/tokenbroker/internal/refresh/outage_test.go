@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,11 +18,11 @@ import (
 // away is a store that can be down, and has nothing to renew.
 type away struct {
 	refresh.Reader // the rest is not called
-	down           bool
+	down           atomic.Bool
 }
 
 func (a *away) DueConnections(context.Context, []store.ProviderRealm, int) ([]*store.Connection, error) {
-	if a.down {
+	if a.down.Load() {
 		return nil, fault.New(fault.Unavailable, "the database is not available")
 	}
 	return nil, nil
@@ -32,14 +33,16 @@ func TestALongOutageIsToldOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		db := &away{down: true}
+		db := &away{}
+		db.down.Store(true)
 		r := refresh.New(refresh.Config{
-			Reader: db, Providers: func() []store.ProviderRealm { return nil }, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Reader: db, Providers: func() []store.ProviderRealm { return nil }, PrimaryName: func() string { return "corp" },
+			LockOnPrimary: func() bool { return true }, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		})
 		go func() { _ = r.Run(t.Context()) }()
 		time.Sleep(time.Hour) // the bubble's clock
 		synctest.Wait()
-		db.down = false
+		db.down.Store(false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 || strings.Count(log.String(), "looked for again") != 1 {

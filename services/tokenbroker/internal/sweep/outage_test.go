@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,10 +17,10 @@ import (
 )
 
 // away is a store that can be down, and has nothing to sweep.
-type away struct{ down bool }
+type away struct{ down atomic.Bool }
 
 func (a *away) ExpireSessions(context.Context, int, audit.Record) ([]store.Ended, error) {
-	if a.down {
+	if a.down.Load() {
 		return nil, fault.New(fault.Unavailable, "the database is not available")
 	}
 	return nil, nil
@@ -42,7 +43,8 @@ func TestALongOutageIsToldOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		db := &away{down: true}
+		db := &away{}
+		db.down.Store(true)
 		s := sweep.New(sweep.Config{
 			Sessions: db, Connections: db, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 			ConnectionRetention: func() time.Duration { return time.Hour }, Retention: func() store.Retention { return store.Retention{} },
@@ -50,7 +52,7 @@ func TestALongOutageIsToldOnce(t *testing.T) {
 		go func() { _ = s.Run(t.Context()) }()
 		time.Sleep(time.Hour) // the bubble's clock
 		synctest.Wait()
-		db.down = false
+		db.down.Store(false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "level=WARN"); n != 1 || strings.Count(log.String(), "the sweep finishes again") != 1 {
