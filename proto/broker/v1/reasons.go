@@ -1,3 +1,5 @@
+// Package brokerv1 is the broker's gRPC interface: generated code, and the reasons of its
+// errors. The .proto files beside it say what each call does.
 package brokerv1
 
 // Reasons of the broker's errors: values of google.rpc.ErrorInfo.reason, by which callers

@@ -70,7 +70,7 @@ func setBack(t *testing.T, at time.Time, seconds uint64) time.Time {
 	// of seconds, 30 bits of nanoseconds.
 	*(*uint64)(unsafe.Pointer(&stepped)) -= seconds << 30
 	if stepped.Sub(at) != 0 || at.Unix()-stepped.Unix() != int64(seconds) {
-		t.Skip("this version of Go keeps times in another way")
+		t.Fatal("this version of Go keeps times in another way: setBack must follow it")
 	}
 	return stepped
 }
