@@ -197,8 +197,8 @@ func (o *operator) backupAndRestore(t *testing.T) {
 		t.Error("the broker starts without the key of what is stored")
 	}
 	log := read(t, o.stack.Log("tokenbroker"))
-	m := regexp.MustCompile(`tokenbroker: keys: key-encryption key ([0-9a-f]{16}) .*`).FindStringSubmatch(log)
-	if m == nil || masked(m[0]) != masked(refused) {
+	m := regexp.MustCompile(`key-encryption key ([0-9a-f]{16}) [^"]*`).FindStringSubmatch(log)
+	if m == nil || masked(m[0]) != masked(strings.TrimSpace(refused)) {
 		t.Fatalf("the broker says\n%s\nand backup.md shows\n%s", log, refused)
 	}
 	lost.text = regexp.MustCompile(`key=[0-9a-f]{16}`).ReplaceAllString(lost.text, "key="+m[1])

@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"io"
 	"log/slog"
 	"time"
 
@@ -22,18 +21,25 @@ type Config struct {
 	Path string `name:"config" required:"" placeholder:"PATH" help:"File or folder of resources (YAML)."`
 }
 
-// Load reads the set of resources. The problems of one that is not valid are
-// written to out, line by line, as the command validate writes them; the error,
-// Invalid, says no more than that there are some. warnings is their number.
-func (f *Config) Load(out io.Writer) (set *config.Set, warnings int, err error) {
+// Load reads the set of resources, and returns it with what was found wrong. When
+// that keeps it from being used, it is told with the error, Invalid, which itself
+// says no more than that there are problems.
+func (f *Config) Load() (*config.Set, *config.Report, error) {
 	set, report := config.Load(f.Path)
 	if !report.OK() {
-		_, _ = report.WriteTo(out) // the error below says it too
-		return nil, 0, errNotValid()
+		return nil, nil, &invalidResources{error: errNotValid(), report: report}
 	}
-	_, warnings = report.Count()
-	return set, warnings, nil
+	return set, report, nil
 }
+
+// invalidResources is an error whose problems are told before it.
+type invalidResources struct {
+	error
+	report *config.Report
+}
+
+// Unwrap implements the interface of package errors.
+func (e *invalidResources) Unwrap() error { return e.error }
 
 func errNotValid() error {
 	return fault.New(fault.Invalid, "the resources are not valid: correct the problems above").WithReason("resources_invalid")

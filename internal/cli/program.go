@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -111,37 +112,38 @@ func (p Program[F]) Run(args []string, stdout, stderr io.Writer) int {
 		command.Detail = environment
 	}
 	kctx, err := parser.Parse(args)
-	switch {
-	case helped: // --help printed; that parsing went on does not matter
+	if helped { // --help printed; that parsing went on does not matter
 		return process.ExitOK
-	case err != nil:
-		return process.Report(p.Name, stderr, fault.New(fault.Invalid, err.Error()+" (see --help)"))
 	}
-	if err := refusePasswords(kctx); err != nil {
-		return process.Report(p.Name, stderr, err)
-	}
-	if command, ok := kctx.Selected().Target.Addr().Interface().(Command); ok {
-		return process.Run(p.Name, stderr, func(ctx context.Context) error { return command.Run(ctx, stdout, stderr) })
-	}
-	switch kctx.Command() {
-	case "validate":
-		return process.Report(p.Name, stderr, validate(g.Validate.Config.Path, stdout))
-	case "healthcheck":
-		return process.Run(p.Name, stderr, func(ctx context.Context) error { return g.Health.run(ctx, stdout) })
-	case "version":
-		fmt.Fprintln(stdout, p.Name, process.Version(), runtime.Version())
-		return process.ExitOK
-	case "migrate":
-		if p.Migrations == nil {
-			fmt.Fprintln(stdout, p.Name, "keeps nothing in a database: nothing to migrate")
-			return process.ExitOK
+	tell := reporter{name: p.Name, stderr: stderr}
+	if err != nil {
+		if wrong, ok := errors.AsType[*kong.ParseError](err); ok {
+			tell.json = logsJSON(wrong.Context, args, false)
 		}
-		return process.Run(p.Name, stderr, func(ctx context.Context) error {
-			return p.migrate(ctx, &migrate.Migrate, stdout, stderr)
-		})
-	default:
-		return process.Run(p.Name, stderr, func(ctx context.Context) error { return p.Serve(ctx, &g.Serve) })
+		return tell.report(fault.New(fault.Invalid, err.Error()+" (see --help)"))
 	}
+	tell.json = logsJSON(kctx, args, true)
+	if err := refusePasswords(kctx); err != nil {
+		return tell.report(err)
+	}
+	return tell.report(process.UntilSignal(func(ctx context.Context) error {
+		if command, ok := kctx.Selected().Target.Addr().Interface().(Command); ok {
+			return command.Run(ctx, stdout, stderr)
+		}
+		switch kctx.Command() {
+		case "validate":
+			return validate(g.Validate.Config.Path, stdout)
+		case "healthcheck":
+			return g.Health.run(ctx, stdout)
+		case "version":
+			fmt.Fprintln(stdout, p.Name, process.Version(), runtime.Version())
+			return nil
+		case "migrate":
+			return p.migrate(ctx, &migrate.Migrate, stdout, stderr)
+		default:
+			return p.Serve(ctx, &g.Serve)
+		}
+	}))
 }
 
 // validate writes all problems, warnings too, and the totals.
@@ -157,6 +159,10 @@ func validate(path string, out io.Writer) error {
 }
 
 func (p Program[F]) migrate(ctx context.Context, cmd *migrateCmd, stdout, stderr io.Writer) error {
+	if p.Migrations == nil {
+		fmt.Fprintln(stdout, p.Name, "keeps nothing in a database: nothing to migrate")
+		return nil
+	}
 	database, err := cmd.Options("") // the migrations have their own name
 	if err != nil {
 		return err

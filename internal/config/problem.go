@@ -2,10 +2,14 @@ package config
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
+
+	"chatelaine.dev/internal/fault"
 )
 
 // Severity says whether a problem keeps a service from starting.
@@ -100,6 +104,43 @@ func (r *Report) Count() (errors, warnings int) {
 		}
 	}
 	return errors, warnings
+}
+
+// Log writes every problem as a line of its own, with its place in fields: an
+// error at level error, a warning at level warn.
+func (r *Report) Log(logger *slog.Logger) {
+	for i := range r.Problems {
+		p := &r.Problems[i]
+		level, what := slog.LevelError, "a resource is not valid"
+		if p.Severity == SeverityWarning {
+			level, what = slog.LevelWarn, "a resource may not do what is meant"
+		}
+		logger.LogAttrs(context.Background(), level, what, p.attrs()...)
+	}
+}
+
+// attrs are what is known of the problem. The message of an error is in the group
+// in which other lines have theirs.
+func (p *Problem) attrs() []slog.Attr {
+	var attrs []slog.Attr
+	for _, text := range [][2]string{{"rule", p.Code}, {"file", p.File}, {"kind", p.Kind}, {"name", p.Name}, {"path", p.Path}} {
+		if text[1] != "" {
+			attrs = append(attrs, slog.String(text[0], text[1]))
+		}
+	}
+	for _, number := range []struct {
+		name  string
+		value int
+	}{{"document", p.Document}, {"line", p.Line}, {"column", p.Column}} {
+		if number.value > 0 {
+			attrs = append(attrs, slog.Int(number.name, number.value))
+		}
+	}
+	if p.Severity == SeverityWarning {
+		return append(attrs, slog.String("warning", p.Message))
+	}
+	problem := fault.New(fault.Invalid, p.Message).WithReason("resources_invalid")
+	return append(attrs, fault.Attr(problem))
 }
 
 // Err returns nil when the report is OK, otherwise an error that renders all of it.

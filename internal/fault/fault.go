@@ -195,6 +195,35 @@ func Terminal(err error) string {
 	return strings.Join(problems(err), "\n")
 }
 
+// Parts returns the errors that err joins, each with what was put around them on
+// their way up; err alone when it joins none.
+func Parts(err error) []error {
+	switch e := err.(type) { //nolint:errorlint // the chain is walked by hand, for the text of each link
+	case *Error: // what a cause joins belongs to this one problem
+	case interface{ Unwrap() []error }:
+		if parts := e.Unwrap(); err.Error() == errors.Join(parts...).Error() {
+			var all []error
+			for _, part := range parts {
+				all = append(all, Parts(part)...)
+			}
+			return all
+		}
+	case interface{ Unwrap() error }:
+		inner := e.Unwrap()
+		if inner == nil {
+			break
+		}
+		about, ok := strings.CutSuffix(err.Error(), inner.Error())
+		if parts := Parts(inner); ok && len(parts) > 1 {
+			for i, part := range parts {
+				parts[i] = fmt.Errorf("%s%w", about, part)
+			}
+			return parts
+		}
+	}
+	return []error{err}
+}
+
 // problems returns the text of each error that err joins, with its cause behind it.
 func problems(err error) []string {
 	text := err.Error()

@@ -27,21 +27,34 @@ func Main(name string, run func(ctx context.Context) error) {
 
 // Run is Main without the exit: it returns the exit status.
 func Run(name string, stderr io.Writer, run func(ctx context.Context) error) int {
+	return Report(name, stderr, UntilSignal(run))
+}
+
+// UntilSignal runs run with a context that ends on SIGINT or SIGTERM. A second
+// signal kills at once.
+func UntilSignal(run func(ctx context.Context) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // back to the default: the next signal ends the process
-	return Report(name, stderr, run(ctx))
+	return run(ctx)
 }
 
 // Report prints err, with its causes, to the terminal (one line, unless its
-// message is a list of several) and returns the exit status: ExitUsage for kind
-// Invalid (wrong flags or configuration), ExitFailure for the rest, ExitOK for nil.
+// message is a list of several) and returns the exit status.
 func Report(name string, stderr io.Writer, err error) int {
-	if err == nil {
-		return ExitOK
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %s\n", name, fault.Terminal(err))
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", name, fault.Terminal(err))
-	if fault.KindOf(err) == fault.Invalid {
+	return Status(err)
+}
+
+// Status is the exit status of a program that ends with err: ExitUsage for kind
+// Invalid (wrong flags or configuration), ExitFailure for the rest, ExitOK for nil.
+func Status(err error) int {
+	switch {
+	case err == nil:
+		return ExitOK
+	case fault.KindOf(err) == fault.Invalid:
 		return ExitUsage
 	}
 	return ExitFailure

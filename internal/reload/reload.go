@@ -74,20 +74,23 @@ func (f *Follower) Run(ctx context.Context) error {
 }
 
 func (f *Follower) look(ctx context.Context) {
-	digest, err := f.follow(ctx)
+	set, report := config.Load(f.cfg.Path)
+	digest, err := f.follow(ctx, set, report)
 	log := f.cfg.Telemetry.Logger
 	switch {
 	case ctx.Err() != nil:
 		return
 	case err != nil:
 		f.stale.Store(true)
-		if text := fault.Detail(err); text != f.refused { // once, not every five seconds
+		if text := fault.Detail(err) + report.String(); text != f.refused { // once, not every five seconds
 			f.refused = text
+			report.Log(log)
 			log.LogAttrs(ctx, slog.LevelError, "the resources changed; keeping the last ones", slog.String("in_use", f.digest), fault.Attr(err))
 		}
 	case digest == f.digest && f.refused != "":
 		log.InfoContext(ctx, "the resources are again those that are in use", slog.String("config_digest", digest))
 	case digest != f.digest:
+		report.Log(log)
 		log.InfoContext(ctx, "the resources changed and are in use", slog.String("config_digest", digest))
 	}
 	if err == nil {
@@ -97,10 +100,9 @@ func (f *Follower) look(ctx context.Context) {
 }
 
 // follow returns the digest of what the files hold, which then is in use.
-func (f *Follower) follow(ctx context.Context) (string, error) {
-	set, report := config.Load(f.cfg.Path)
-	if err := report.Err(); err != nil {
-		return "", fault.Wrap(fault.Invalid, err, "the resources are not valid").WithReason("resources_invalid")
+func (f *Follower) follow(ctx context.Context, set *config.Set, report *config.Report) (string, error) {
+	if !report.OK() {
+		return "", fault.New(fault.Invalid, "the resources are not valid: correct the problems above").WithReason("resources_invalid")
 	}
 	if set.Digest() == f.digest {
 		return f.digest, nil

@@ -104,16 +104,30 @@ func TestAnEditIsTakenAsAWholeOrNotAtAll(t *testing.T) {
 	f.expect("two", "1", 1)
 
 	f.write("kind: Nonsense")
-	f.expect("two", "0", 2)
-	if !strings.Contains(f.log.String(), "Nonsense") {
+	f.expect("two", "0", 4) // each of two problems, and what comes of them
+	if strings.Count(f.log.String(), "a resource is not valid") != 2 || !strings.Contains(f.log.String(), "kind=Nonsense") {
 		t.Errorf("the log does not say what is wrong: %s", &f.log)
 	}
 	f.write(strings.ReplaceAll(anonymous, "NAME", "two")) // taken back
-	f.expect("two", "1", 3)
+	f.expect("two", "1", 5)
 
 	f.refuse = errors.New("a secret is missing")
 	f.write(strings.ReplaceAll(anonymous, "NAME", "three"))
-	f.expect("two", "0", 4)
+	f.expect("two", "0", 6)
 	f.refuse = nil // the secret came; nobody touched the file
-	f.expect("three", "1", 5)
+	f.expect("three", "1", 7)
+}
+
+func TestWarningsOfASetThatIsTakenAreLoggedOnce(t *testing.T) {
+	f := newFixture(t)
+	f.write(strings.ReplaceAll(anonymous, "NAME", "two") + `---
+apiVersion: chatelaine.dev/v1alpha1
+kind: MCPExternalAuthConfig
+metadata: {name: key}
+spec: {type: headerInjection, headerInjection: {headerName: Authorization, valueSecretRef: {name: a, key: b}}}
+`)
+	f.expect("two", "1", 3) // two warnings, and the set is in use
+	if !strings.Contains(f.log.String(), "level=WARN") || !strings.Contains(f.log.String(), "path=spec.headerInjection.headerName") {
+		t.Errorf("the log does not say what may be wrong: %s", &f.log)
+	}
 }

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"log/slog"
-	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,7 +37,7 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err := flags.Check(); err != nil {
 		return err
 	}
-	set, warnings, err := flags.Load(os.Stderr)
+	set, report, err := flags.Load()
 	if err != nil {
 		return err
 	}
@@ -46,7 +45,8 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
-	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("config_digest", set.Digest()), slog.Int("warnings", warnings))
+	report.Log(tel.Logger)
+	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("config_digest", set.Digest()))
 
 	identity, err := rpc.LoadTLS(flags.Files(), tel.Logger)
 	if err != nil {

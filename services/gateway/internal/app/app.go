@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -33,7 +32,7 @@ func Program() cli.Program[Flags] {
 
 // Serve runs the gateway until ctx ends.
 func Serve(ctx context.Context, flags *Flags) error {
-	set, warnings, err := flags.Load(os.Stderr)
+	set, report, err := flags.Load()
 	if err != nil {
 		return err
 	}
@@ -43,8 +42,9 @@ func Serve(ctx context.Context, flags *Flags) error {
 	if err != nil {
 		return err
 	}
+	report.Log(tel.Logger)
 	tel.Logger.InfoContext(ctx, "resources loaded", slog.String("config_digest", set.Digest()),
-		slog.Int("backends", len(set.Deployment().Backends)), slog.Int("warnings", warnings))
+		slog.Int("backends", len(set.Deployment().Backends)))
 
 	identity, err := rpc.LoadTLS(flags.Files(), tel.Logger)
 	if err != nil {
