@@ -12,6 +12,9 @@
 //		t.Parallel()
 //		pool := pgtest.New(t, schema.Migrations())
 //
+// [HoldMigrations] holds a service's migrations to what a replica of the version
+// before survives.
+//
 // Tests are never skipped: without Postgres the binary fails and says what to
 // install. A test binary that is killed takes its server with it; the folder that
 // is left over is removed by the next run.

@@ -115,6 +115,20 @@ func TestBrokersOfTheFirstVersionWorkOnTheNewestSchema(t *testing.T) {
 	}
 }
 
+func TestAReleasedMigrationIsNeverEditedAndANewOneServesTheVersionBefore(t *testing.T) {
+	t.Parallel()
+	released := map[string]string{ // by SHA-256; a change is a new file, and a new line here
+		"00001_initial.sql":         "d711c57ccc43cb4411f40557a8dcfb84891dc7a9851c48dcb9259e12f8842219",
+		"00002_session_changed.sql": "c98d3000f5af77caa9e1ca0a36e124c561a84b5dcdb03e82cef0d5ac828b8a32",
+		"00003_end_reason.sql":      "dffc388f6a5865e2a209992bfce14368f3a7c18ebb14d417bd23a1117b625085",
+		"00004_strangers.sql":       "ec15f640ce3a26222c45b84d5fca1ce284c879a12b34376bcfda6cce76c15b85",
+	}
+	pgtest.HoldMigrations(t, schema.Migrations(), released, map[string]string{
+		"00001_initial.sql":         "the first: nothing ran before it",
+		"00002_session_changed.sql": "widens the kinds of events: what the first version writes still fits (see its test)",
+	})
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
