@@ -69,6 +69,10 @@ images: check-docker ## Build the container images, tagged with VERSION
 compose-test: check-go check-docker check-browser e2e-deps ## Run the end-to-end tests against containers, one and two replicas of each service
 	go test -tags compose -count=1 -timeout 60m -v ./e2e/compose
 
+.PHONY: mixed-test
+mixed-test: check-go check-postgres ## Upgrade from the newest release (or BASE=…) one service at a time and back, and log in with every mix
+	@tools/mixed $(BASE)
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(BUF) ## Check formatting, vet, lint, protocol definitions and module files
 	@$(TOOLS)/golangci-lint run $(PACKAGES)

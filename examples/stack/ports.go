@@ -174,8 +174,8 @@ func listen(ctx context.Context, port int) (net.Listener, error) {
 
 var localURL = regexp.MustCompile(`localhost:(\d+)`)
 
-// rewrite replaces the documented ports in text by the stack's own.
-func (p Ports) rewrite(text string) string {
+// Rewrite replaces the documented ports in text by the stack's own.
+func (p Ports) Rewrite(text string) string {
 	documented := DefaultPorts(0)
 	moved := map[string]int{}
 	to := reflect.ValueOf(p)

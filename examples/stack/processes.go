@@ -90,7 +90,7 @@ func (s *Stack) services() ([]*child, error) {
 			"--tls-ca", filepath.Join(s.TLSDir(), "ca.crt"),
 		}, append(service.args, s.tracing()...)...)
 		services = append(services, &child{
-			name: service.name, path: filepath.Join(s.cfg.BinDir, service.name), args: args,
+			name: service.name, path: filepath.Join(s.cfg.servicesBinDir(), service.name), args: args,
 			env:   append(env, s.cfg.Env[service.name]...),
 			ready: fmt.Sprintf("http://%s/readyz", hostPort(service.admin)),
 		})

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -32,6 +33,8 @@ type Config struct {
 	Dir string
 	// BinDir has the built programs.
 	BinDir string
+	// ServicesBinDir has the three services, when they are of another version.
+	ServicesBinDir string
 	// Ports; all must be set, see DefaultPorts and FreePorts.
 	Ports Ports
 	// PeopleFile replaces the example people; empty for alice and bob.
@@ -52,6 +55,8 @@ type Config struct {
 	// Progress, when set, is told what happens, a line at a time.
 	Progress func(line string)
 }
+
+func (c Config) servicesBinDir() string { return cmp.Or(c.ServicesBinDir, c.BinDir) }
 
 // Stack is a running deployment.
 type Stack struct {
@@ -93,7 +98,7 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.migrate(ctx, children); err != nil {
+	if err := s.migrate(ctx, children, cfg.servicesBinDir()); err != nil {
 		return nil, err
 	}
 	cfg.Progress("starting two identity providers, three MCP servers, three services")
@@ -126,22 +131,28 @@ func (s *Stack) prepare() error {
 	if err := makeMaterial(s.cfg.Dir); err != nil {
 		return fmt.Errorf("make keys and secrets: %w", err)
 	}
-	text := s.cfg.Ports.rewrite(resources)
+	text := s.cfg.Ports.Rewrite(resources)
 	if s.cfg.Resources != nil {
 		text = s.cfg.Resources(text)
 	}
 	return os.WriteFile(s.ResourcesFile(), []byte(text), 0o600)
 }
 
+// Migrate brings both schemas up to date with the services of another version,
+// while those that run go on.
+func (s *Stack) Migrate(ctx context.Context, binDir string) error {
+	return s.migrate(ctx, s.children, binDir)
+}
+
 // migrate brings both schemas up to date, with the same environment that the
 // services then serve with.
-func (s *Stack) migrate(ctx context.Context, children []*child) error {
+func (s *Stack) migrate(ctx context.Context, children []*child, binDir string) error {
 	for _, c := range children {
 		if c.name != "authserver" && c.name != "tokenbroker" {
 			continue
 		}
 		s.cfg.Progress("migrating the schema of " + c.name)
-		cmd := exec.CommandContext(ctx, c.path, "migrate")
+		cmd := exec.CommandContext(ctx, filepath.Join(binDir, c.name), "migrate")
 		cmd.Env = c.env
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s migrate: %w\n%s\nWhen %s was made by an older version whose data this one cannot take over, "+
@@ -196,6 +207,19 @@ func (s *Stack) Restart(ctx context.Context, name string, hard bool) error {
 	if err := s.StopProcess(name, hard); err != nil {
 		return err
 	}
+	return s.StartProcess(ctx, name)
+}
+
+// Replace stops a service and starts that of another version in its place.
+func (s *Stack) Replace(ctx context.Context, name, binDir string) error {
+	c, err := s.child(name)
+	if err != nil {
+		return err
+	}
+	if err := c.stop(); err != nil {
+		return err
+	}
+	c.path = filepath.Join(binDir, name)
 	return s.StartProcess(ctx, name)
 }
 
