@@ -185,6 +185,10 @@ func TestUpTellsHowToGoOnWorksAndKeepsLogins(t *testing.T) {
 	if got := call(t, connect(t, bob, journey.ConnectOptions{}), "repos_whoami", nil); !strings.Contains(got, "bob-builds") {
 		t.Errorf("after the second start repos says that %s is calling", got)
 	}
+	if out, err := runDev(t, append(flags, "clean")...); err == nil || !strings.Contains(out, "a stack runs in "+dir) {
+		t.Errorf("clean beside a stack that runs: %v\n%s", err, out)
+	}
+	call(t, connect(t, bob, journey.ConnectOptions{}), "status_whoami", nil)
 	again.interrupt(t)
 
 	if out, err := runDev(t, append(flags, "clean")...); err != nil || !strings.Contains(out, "removed "+dir+"\n") {

@@ -44,6 +44,16 @@ func claim(dir string) error {
 	return os.WriteFile(path, []byte(markerText+idPrefix+hex.EncodeToString(id)+"\n"), 0o600)
 }
 
+// lockFolder makes dir the folder of one stack that runs, until release or the end
+// of this process.
+func lockFolder(dir string) (release func(), err error) {
+	release, err = lockFile(filepath.Join(dir, ".lock"))
+	if err == nil && release == nil {
+		err = fmt.Errorf("a stack runs in %s: stop it first (Ctrl-C where \"make up\" or \"make demo\" runs)", dir)
+	}
+	return release, err
+}
+
 // PostgresDir is where the data of a stack's Postgres is: in the stack's folder, or where the user that
 // Postgres runs as can reach it. There it is that very folder's own: data of one
 // that was removed and made again cannot be opened with the new one's keys.
@@ -69,7 +79,7 @@ func PostgresDir(dir string) (string, error) {
 
 // Remove removes a stack's folder, and Postgres' data where that lies elsewhere,
 // and returns what it removed: nothing when there is no such folder. A folder
-// that no stack made is an error, and stays.
+// that no stack made, or in which one runs, is an error, and stays.
 func Remove(dir string) (removed []string, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -81,6 +91,11 @@ func Remove(dir string) (removed []string, err error) {
 	if _, err := os.Lstat(filepath.Join(dir, marker)); err != nil {
 		return nil, fmt.Errorf("%s has no %s: it is not a folder of this program and stays as it is", dir, marker)
 	}
+	release, err := lockFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	data, err := PostgresDir(dir)
 	if err != nil {
 		return nil, err

@@ -80,3 +80,28 @@ func TestAFolderThatIsMadeAgainDoesNotMeetTheDataOfTheOneBefore(t *testing.T) {
 		t.Errorf("a new folder has the data of the one before, %s", next)
 	}
 }
+
+func TestTheFolderOfAStackThatRunsIsNotRemoved(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "run")
+	if err := claim(dir); err != nil {
+		t.Fatal(err)
+	}
+	release, err := lockFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockFolder(dir); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Errorf("two stacks in one folder: %v", err)
+	}
+	if removed, err := Remove(dir); err == nil || !strings.Contains(err.Error(), "stop it first") || len(removed) > 0 {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, marker)); err != nil {
+		t.Error(err)
+	}
+	release()
+	if removed, err := Remove(dir); err != nil || !slices.Equal(removed, []string{dir}) {
+		t.Errorf("once it has stopped: removed %v, %v", removed, err)
+	}
+}

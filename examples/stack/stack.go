@@ -62,6 +62,7 @@ func (c Config) servicesBinDir() string { return cmp.Or(c.ServicesBinDir, c.BinD
 type Stack struct {
 	cfg      Config
 	cluster  *pgcluster.Cluster
+	release  func() // of the lock of the folder
 	children []*child
 
 	databaseURL string // of Attach; else the cluster knows it
@@ -123,6 +124,11 @@ func (s *Stack) prepare() error {
 	if err := claim(s.cfg.Dir); err != nil {
 		return err
 	}
+	release, err := lockFolder(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	s.release = release
 	for _, dir := range []string{s.LogDir(), s.path("state")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -198,7 +204,10 @@ func (s *Stack) Stop() error {
 	if s.cluster != nil {
 		err = errors.Join(err, s.cluster.Stop())
 	}
-	s.children, s.cluster = nil, nil
+	if s.release != nil {
+		s.release()
+	}
+	s.children, s.cluster, s.release = nil, nil, nil
 	return err
 }
 

@@ -111,11 +111,11 @@ func (r *Report) Count() (errors, warnings int) {
 func (r *Report) Log(logger *slog.Logger) {
 	for i := range r.Problems {
 		p := &r.Problems[i]
-		level, what := slog.LevelError, "a resource is not valid"
 		if p.Severity == SeverityWarning {
-			level, what = slog.LevelWarn, "a resource may not do what is meant"
+			logger.LogAttrs(context.Background(), slog.LevelWarn, "a resource may not do what is meant", p.attrs()...)
+			continue
 		}
-		logger.LogAttrs(context.Background(), level, what, p.attrs()...)
+		logger.LogAttrs(context.Background(), slog.LevelError, "a resource is not valid", p.attrs()...)
 	}
 }
 
