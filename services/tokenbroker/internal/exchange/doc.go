@@ -1,10 +1,13 @@
 // Package exchange gets tokens for backends from token services (RFC 8693).
 //
-//	Subject ─▶ Cache, by subject and exchange ─▶ one request for all callers ─▶ Token
+//	Subject ─▶ Cache, by subject and grant ─▶ one flight for all callers ─▶ Grant ─▶ Token
+//
+// A [Client] is the cache and the flight; a [Grant] knows what is asked of which
+// token endpoint, and how its answer is read.
 //
 // A [Subject] says whose token is exchanged: a connection and its version, a
 // session, or the caller's own token. The cache is keyed by it and by a digest of
-// the exchange's configuration, so that nothing is ever shared between people,
+// the grant's configuration, so that nothing is ever shared between people,
 // and an entry of an older version of the subject is never served. It lives in
 // memory, is bounded, and forgets a subject as soon as it is told that the
 // subject's tokens changed.
