@@ -78,10 +78,8 @@ func (c *checker) auth(a resource[ExternalAuthSpec]) {
 func (c *checker) tokenExchange(d *document, t *TokenExchange) {
 	const path = "spec.tokenExchange"
 	c.url(d, path+".tokenUrl", t.TokenURL, urlRules{query: true, allowHTTP: t.InsecureAllowHTTP, permit: "insecureAllowHTTP is true"})
-	c.secret(d, path+".clientSecretRef", t.ClientSecretRef)
-	if t.ClientSecretRef != nil && t.ClientID == "" {
-		c.report.errorf(d, path+".clientId", "is required with clientSecretRef")
-	}
+	c.clientAuth(d, path, clientAuth{t.ClientAuthMethod, t.ClientSecretRef, t.ClientKeyRef, t.ClientKeyID, t.ClientAssertionAudience})
+	c.clientOf(d, path+".clientId", t.ClientID, t.ClientSecretRef, t.ClientKeyRef)
 	c.scopes(d, path+".scopes", t.Scopes)
 	c.headerName(d, path+".externalTokenHeaderName", t.ExternalTokenHeaderName)
 	c.parameters(d, path+".additionalParameters", t.AdditionalParameters, exchangeParameters())

@@ -155,7 +155,7 @@ func (c *checker) oidcProvider(d *document, path string, o *OIDCUpstream) {
 		c.report.warnf(d, path+".userInfoOverride.fieldMapping.subjectFields", "is ignored: the id token says who logged in (see subjectClaim), and a login fails when the answer of this endpoint does not have the same sub")
 	}
 	c.client(d, path, o.ClientID, o.DCRConfig)
-	c.secret(d, path+".clientSecretRef", o.ClientSecretRef)
+	c.clientAuth(d, path, clientAuth{o.ClientAuthMethod, o.ClientSecretRef, o.ClientKeyRef, o.ClientKeyID, o.ClientAssertionAudience})
 	c.caBundle(d, path+".caBundleRef", o.CABundleRef)
 	c.parameters(d, path+".additionalAuthorizationParams", o.AdditionalAuthorizationParams, authorizationParameters())
 	c.parameters(d, path+".additionalTokenParams", o.AdditionalTokenParams, tokenParameters())
@@ -168,11 +168,15 @@ func (c *checker) oauth2Provider(d *document, path string, o *OAuth2Upstream) {
 	c.scopes(d, path+".scopes", o.Scopes)
 	c.userInfo(d, path+".userInfo", o.UserInfo, o.InsecureAllowHTTP)
 	c.client(d, path, o.ClientID, o.DCRConfig)
-	c.secret(d, path+".clientSecretRef", o.ClientSecretRef)
+	c.clientAuth(d, path, clientAuth{o.ClientAuthMethod, o.ClientSecretRef, o.ClientKeyRef, o.ClientKeyID, o.ClientAssertionAudience})
 	c.caBundle(d, path+".caBundleRef", o.CABundleRef)
 	c.parameters(d, path+".additionalAuthorizationParams", o.AdditionalAuthorizationParams, authorizationParameters())
 	c.parameters(d, path+".additionalTokenParams", o.AdditionalTokenParams, tokenParameters())
 	switch method := o.TokenEndpointAuthMethod; {
+	case method != "" && o.ClientAuthMethod != "":
+		c.report.errorf(d, path+".tokenEndpointAuthMethod", "means the same as clientAuthMethod: remove it")
+	case method != "" && o.ClientKeyRef != nil:
+		c.report.errorf(d, path+".tokenEndpointAuthMethod", "is for a client with a secret: remove it, or clientKeyRef")
 	case method == AuthMethodNone && o.ClientSecretRef != nil:
 		c.report.errorf(d, path+".tokenEndpointAuthMethod", "is none, but there is a clientSecretRef: remove one of them")
 	case method != "" && method != AuthMethodNone && o.ClientSecretRef == nil:

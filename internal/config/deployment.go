@@ -112,6 +112,8 @@ const (
 	AuthMethodNone  = "none"
 	AuthMethodBasic = "client_secret_basic"
 	AuthMethodPost  = "client_secret_post"
+	// AuthMethodPrivateKeyJWT needs a key (RFC 7523, section 2.2).
+	AuthMethodPrivateKeyJWT = "private_key_jwt"
 )
 
 // What to do with a refresh whose outcome is unknown.
@@ -134,6 +136,8 @@ type Provider struct {
 	ClientID string
 	// ClientSecret is nil for a public client.
 	ClientSecret *secret.Ref `json:",omitempty"`
+	// ClientKey is how the client proves who it is, or nil.
+	ClientKey *ClientKey `json:",omitempty"`
 	// AuthMethod at the token endpoint. Empty for OIDC: as discovered.
 	AuthMethod string
 	// RedirectURI where the provider sends the browser back to.
@@ -159,6 +163,17 @@ type Provider struct {
 	AllowHTTP bool
 	// RefreshInDoubt is RefreshInDoubtRetry or RefreshInDoubtReauthenticate.
 	RefreshInDoubt string
+}
+
+// ClientKey is a private key that a client authenticates with.
+type ClientKey struct {
+	// Key in PEM.
+	Key secret.Ref
+	// ID is the kid; empty: derived from the key.
+	ID string
+	// Audience of assertions. Empty: the token endpoint's URL, or an OIDC
+	// provider's issuer.
+	Audience string
 }
 
 // HasIdentity reports whether the provider tells who logged in. Without it,
@@ -296,8 +311,13 @@ type TokenExchangeStrategy struct {
 	TokenURL     string
 	ClientID     string
 	ClientSecret *secret.Ref `json:",omitempty"`
-	Audience     string
-	Scopes       []string
+	// ClientKey is how the client proves who it is, or nil.
+	ClientKey *ClientKey `json:",omitempty"`
+	// AuthMethod is AuthMethodBasic, AuthMethodPost or AuthMethodPrivateKeyJWT.
+	// Empty: as the token service takes it, HTTP Basic first.
+	AuthMethod string `json:",omitempty"`
+	Audience   string
+	Scopes     []string
 	// SubjectTokenType is one of the TokenType URNs. Without a subject provider
 	// the subject is a JWT of the issuer; TokenTypeAccessToken is then the
 	// default that is sent all the same, as configured.

@@ -151,7 +151,9 @@ func resolveProvider(p *UpstreamProvider, name string) Provider {
 	case p.OIDCConfig != nil:
 		o := p.OIDCConfig
 		r.ClientID, r.ClientSecret = o.ClientID, secretRef(o.ClientSecretRef)
-		if r.ClientSecret == nil {
+		r.ClientKey = clientKey(o.ClientKeyRef, o.ClientKeyID, o.ClientAssertionAudience)
+		r.AuthMethod = authMethod(o.ClientAuthMethod, r.ClientKey)
+		if r.ClientSecret == nil && r.ClientKey == nil {
 			r.AuthMethod = AuthMethodNone
 		}
 		r.Scopes = append([]string{}, o.Scopes...)
@@ -165,8 +167,9 @@ func resolveProvider(p *UpstreamProvider, name string) Provider {
 	case p.OAuth2Config != nil:
 		o := p.OAuth2Config
 		r.ClientID, r.ClientSecret = o.ClientID, secretRef(o.ClientSecretRef)
-		r.AuthMethod = cmp.Or(o.TokenEndpointAuthMethod, AuthMethodPost)
-		if o.ClientSecretRef == nil {
+		r.ClientKey = clientKey(o.ClientKeyRef, o.ClientKeyID, o.ClientAssertionAudience)
+		r.AuthMethod = cmp.Or(authMethod(o.ClientAuthMethod, r.ClientKey), o.TokenEndpointAuthMethod, AuthMethodPost)
+		if r.ClientSecret == nil && r.ClientKey == nil {
 			r.AuthMethod = AuthMethodNone
 		}
 		r.Scopes = append([]string{}, o.Scopes...)

@@ -107,7 +107,9 @@ func (b *builder) tokenExchange(spec *ExternalAuthSpec) *TokenExchangeStrategy {
 		TokenURL: t.TokenURL, ClientID: t.ClientID, ClientSecret: secretRef(t.ClientSecretRef), Audience: t.Audience,
 		Scopes: append([]string{}, t.Scopes...), SubjectProvider: t.SubjectProviderName, HeaderName: "Authorization",
 		Parameters: t.AdditionalParameters, AllowHTTP: t.InsecureAllowHTTP,
+		ClientKey: clientKey(t.ClientKeyRef, t.ClientKeyID, t.ClientAssertionAudience),
 	}
+	s.AuthMethod = authMethod(t.ClientAuthMethod, s.ClientKey)
 	if t.ExternalTokenHeaderName != "" {
 		s.HeaderName = http.CanonicalHeaderKey(t.ExternalTokenHeaderName)
 	}

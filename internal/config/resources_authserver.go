@@ -95,6 +95,19 @@ type OIDCUpstream struct {
 	ClientID string `yaml:"clientId"`
 	// ClientSecretRef names the client's secret. A public client has none.
 	ClientSecretRef *SecretKeyRef `yaml:"clientSecretRef"`
+	// ClientAuthMethod is how the client authenticates: `basic` or `post` with the
+	// secret, `private_key_jwt` with the key. Default: the key where there is one,
+	// otherwise as discovered, `basic` first.
+	ClientAuthMethod string `yaml:"clientAuthMethod" enum:"basic,post,private_key_jwt"`
+	// ClientKeyRef names the client's private key, in PEM, instead of a secret. A
+	// certificate in the same PEM is named in assertions (`x5t`).
+	ClientKeyRef *SecretKeyRef `yaml:"clientKeyRef"`
+	// ClientKeyID is the key's `kid` at the provider. Default: the key's RFC 7638
+	// thumbprint, or the certificate's `x5t`.
+	ClientKeyID string `yaml:"clientKeyId"`
+	// ClientAssertionAudience is the `aud` of assertions that the key signs.
+	// Default: the issuer, and for Microsoft Entra its token endpoint.
+	ClientAssertionAudience string `yaml:"clientAssertionAudience"`
 	// RedirectURI that is registered at the provider. Default
 	// `{issuer}/oauth/callback/{provider}`.
 	RedirectURI string `yaml:"redirectUri"`
@@ -132,8 +145,20 @@ type OAuth2Upstream struct {
 	ClientID string `yaml:"clientId"`
 	// ClientSecretRef names the client's secret. A public client has none.
 	ClientSecretRef *SecretKeyRef `yaml:"clientSecretRef"`
-	// TokenEndpointAuthMethod is how the client authenticates. Default
-	// `client_secret_post` with a secret and `none` without.
+	// ClientAuthMethod is how the client authenticates: `basic` or `post` with the
+	// secret, `private_key_jwt` with the key. Default: the key where there is one,
+	// otherwise `post`.
+	ClientAuthMethod string `yaml:"clientAuthMethod" enum:"basic,post,private_key_jwt"`
+	// ClientKeyRef names the client's private key, in PEM, instead of a secret. A
+	// certificate in the same PEM is named in assertions (`x5t`).
+	ClientKeyRef *SecretKeyRef `yaml:"clientKeyRef"`
+	// ClientKeyID is the key's `kid` at the provider. Default: the key's RFC 7638
+	// thumbprint, or the certificate's `x5t`.
+	ClientKeyID string `yaml:"clientKeyId"`
+	// ClientAssertionAudience is the `aud` of assertions that the key signs.
+	// Default: the token endpoint.
+	ClientAssertionAudience string `yaml:"clientAssertionAudience"`
+	// TokenEndpointAuthMethod is another name of `clientAuthMethod`; set one of them.
 	TokenEndpointAuthMethod string `yaml:"tokenEndpointAuthMethod" enum:"none,client_secret_basic,client_secret_post"`
 	// RedirectURI that is registered at the provider. Default
 	// `{issuer}/oauth/callback/{provider}`.

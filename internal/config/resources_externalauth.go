@@ -49,6 +49,19 @@ type TokenExchange struct {
 	ClientID string `yaml:"clientId"`
 	// ClientSecretRef names the client's secret.
 	ClientSecretRef *SecretKeyRef `yaml:"clientSecretRef"`
+	// ClientAuthMethod is how the client authenticates: `basic` or `post` with the
+	// secret, `private_key_jwt` with the key. Default: the key where there is one;
+	// with a secret `basic`, and `post` where that is refused.
+	ClientAuthMethod string `yaml:"clientAuthMethod" enum:"basic,post,private_key_jwt"`
+	// ClientKeyRef names the client's private key, in PEM, instead of a secret. A
+	// certificate in the same PEM is named in assertions (`x5t`).
+	ClientKeyRef *SecretKeyRef `yaml:"clientKeyRef"`
+	// ClientKeyID is the key's `kid` there. Default: the key's RFC 7638 thumbprint,
+	// or the certificate's `x5t`.
+	ClientKeyID string `yaml:"clientKeyId"`
+	// ClientAssertionAudience is the `aud` of assertions that the key signs.
+	// Default: `tokenUrl`.
+	ClientAssertionAudience string `yaml:"clientAssertionAudience"`
 	// Audience to ask for.
 	Audience string `yaml:"audience" required:"true"`
 	// Scopes to ask for.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"net/url"
 	"sync/atomic"
 
 	"chatelaine.dev/internal/config"
@@ -24,13 +23,16 @@ type serviceConfig struct {
 	provider     string
 	clientID     string
 	clientSecret *secret.Ref
+	clientKey    *config.ClientKey
+	// authMethod is one of config.AuthMethod…; empty: the key where there is one,
+	// or else the secret as the service takes it.
+	authMethod string
 }
 
 // service is a token endpoint that knows us as a client.
 type service struct {
 	url    string
-	id     string
-	secret secret.String
+	auth   endpoint.ClientAuth // without a method: to be learnt
 	client *endpoint.Client
 	// formAuth says that it wants client_secret_post: it refused Basic.
 	formAuth atomic.Bool
@@ -38,12 +40,19 @@ type service struct {
 
 // newService reads the secret of the client.
 func newService(s serviceConfig, cfg Config) (*service, error) {
-	out := &service{url: s.url, id: s.clientID}
-	if s.clientSecret != nil {
-		var err error
-		if out.secret, err = cfg.Secrets.Resolve(*s.clientSecret); err != nil {
-			return nil, err
-		}
+	out := &service{url: s.url, auth: endpoint.ClientAuth{ID: s.clientID, Method: s.authMethod}}
+	var err error
+	switch {
+	case s.clientKey != nil:
+		out.auth.Method, out.auth.Audience = config.AuthMethodPrivateKeyJWT, cmp.Or(s.clientKey.Audience, s.url)
+		out.auth.Key, err = endpoint.ResolveClientKey(cfg.Secrets, s.clientKey)
+	case s.clientSecret != nil:
+		out.auth.Secret, err = cfg.Secrets.Resolve(*s.clientSecret)
+	default:
+		out.auth.Method = config.AuthMethodNone
+	}
+	if err != nil {
+		return nil, err
 	}
 	timeout := cmp.Or(cfg.Timeout, endpoint.DefaultTimeout)
 	out.client = endpoint.NewClient(endpoint.Config{
@@ -59,34 +68,31 @@ func newService(s serviceConfig, cfg Config) (*service, error) {
 	return out, nil
 }
 
-// post sends a form. A service that does not take the client's secret by HTTP
-// Basic is asked again by form, and from then on.
-func (s *service) post(ctx context.Context, operation string, form url.Values, read func(*endpoint.Response) error) error {
-	byForm := s.formAuth.Load()
-	err := s.send(ctx, operation, form, byForm, read)
-	if byForm || s.secret.IsZero() || fault.ReasonOf(err) != reason.UpstreamRefused ||
-		fault.From(err).Metadata[reason.OAuthError] != "invalid_client" {
+// post sends req, of which operation and form are given. Where no method is configured, a service that does not take
+// the client's secret by HTTP Basic is asked again by form, and from then on.
+func (s *service) post(ctx context.Context, req endpoint.Request, read func(*endpoint.Response) error) error {
+	if s.auth.Method != "" {
+		return s.send(ctx, req, s.auth.Method, read)
+	}
+	if s.formAuth.Load() {
+		return s.send(ctx, req, config.AuthMethodPost, read)
+	}
+	err := s.send(ctx, req, config.AuthMethodBasic, read)
+	if fault.ReasonOf(err) != reason.UpstreamRefused || fault.From(err).Metadata[reason.OAuthError] != "invalid_client" {
 		return err
 	}
-	if s.send(ctx, operation, form, true, read) == nil {
+	if s.send(ctx, req, config.AuthMethodPost, read) == nil {
 		s.formAuth.Store(true)
 		return nil
 	}
 	return err
 }
 
-func (s *service) send(ctx context.Context, operation string, form url.Values, byForm bool, read func(*endpoint.Response) error) error {
-	auth := &endpoint.ClientAuth{Method: config.AuthMethodNone, ID: s.id, Secret: s.secret}
-	switch {
-	case s.secret.IsZero():
-	case byForm:
-		auth.Method = config.AuthMethodPost
-	default:
-		auth.Method = config.AuthMethodBasic
-	}
-	return s.client.Do(ctx, endpoint.Request{
-		Operation: operation, Method: http.MethodPost, URL: s.url, Auth: auth, Form: form,
-	}, read)
+func (s *service) send(ctx context.Context, req endpoint.Request, method string, read func(*endpoint.Response) error) error {
+	auth := s.auth
+	auth.Method = method
+	req.Method, req.URL, req.Auth = http.MethodPost, s.url, &auth
+	return s.client.Do(ctx, req, read)
 }
 
 // document parses an answer, which is an error where it holds one.

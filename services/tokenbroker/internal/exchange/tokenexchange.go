@@ -24,6 +24,7 @@ func newTokenExchange(strategy *config.TokenExchangeStrategy, cfg Config) (*toke
 	s, err := newService(serviceConfig{
 		url: strategy.TokenURL, urlField: "tokenUrl", provider: strategy.SubjectProvider,
 		clientID: strategy.ClientID, clientSecret: strategy.ClientSecret,
+		clientKey: strategy.ClientKey, authMethod: strategy.AuthMethod,
 	}, cfg)
 	if err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func (g *tokenExchange) Request(ctx context.Context, s Subject) (Issued, error) 
 		return Issued{}, err
 	}
 	var out Issued
-	err = g.service.post(ctx, "exchange", g.form(subject), func(resp *endpoint.Response) error {
+	err = g.service.post(ctx, endpoint.Request{Operation: "exchange", Form: g.form(subject)}, func(resp *endpoint.Response) error {
 		out, err = g.read(resp)
 		return err
 	})

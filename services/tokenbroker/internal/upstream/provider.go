@@ -20,6 +20,7 @@ import (
 type Provider struct {
 	cfg      *config.Provider
 	secret   secret.String
+	key      *endpoint.ClientKey
 	client   *endpoint.Client
 	protocol protocol
 	log      *slog.Logger
@@ -212,17 +213,6 @@ func (p *Provider) tokenRequest(ctx context.Context, e endpoints, operation stri
 		return nil, err
 	}
 	return &t, nil
-}
-
-func (p *Provider) clientAuth(e endpoints) (*endpoint.ClientAuth, error) {
-	method := p.cfg.AuthMethod
-	if method == "" {
-		var ok bool
-		if method, ok = endpoint.ChooseAuthMethod(e.authMethods, !p.secret.IsZero()); !ok {
-			return nil, p.client.Unusable(nil, "offers no way of client authentication that we know (client_secret_basic, client_secret_post)")
-		}
-	}
-	return &endpoint.ClientAuth{Method: method, ID: p.cfg.ClientID, Secret: p.secret}, nil
 }
 
 // unreachable makes the error of a caller that went away while it waited for a

@@ -132,6 +132,11 @@ func newProvider(p *config.Provider, cfg Config) (*Provider, error) {
 			return nil, named(p, err)
 		}
 	}
+	if p.ClientKey != nil {
+		if own.key, err = endpoint.ResolveClientKey(cfg.Secrets, p.ClientKey); err != nil {
+			return nil, named(p, err)
+		}
+	}
 	switch {
 	case p.OIDC != nil:
 		own.protocol = newOIDC(own)

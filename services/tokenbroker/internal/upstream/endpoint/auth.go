@@ -3,6 +3,7 @@ package endpoint
 import (
 	"net/http"
 	"net/url"
+	"time"
 
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
@@ -15,12 +16,16 @@ type ClientAuth struct {
 	Method string
 	// ID of the client; with an empty one nothing is sent.
 	ID string
-	// Secret of the client; empty for method none.
+	// Secret of the client; empty for methods none and private_key_jwt.
 	Secret secret.String
+	// Key of the client, for method private_key_jwt.
+	Key *ClientKey
+	// Audience of assertions that Key signs: how the server knows itself.
+	Audience string
 }
 
 // apply adds the credentials to the header or the form.
-func (a *ClientAuth) apply(h http.Header, form url.Values) error {
+func (a *ClientAuth) apply(h http.Header, form url.Values, now time.Time) error {
 	if a == nil || a.ID == "" {
 		return nil
 	}
@@ -32,6 +37,14 @@ func (a *ClientAuth) apply(h http.Header, form url.Values) error {
 	case config.AuthMethodPost:
 		form.Set("client_id", a.ID)
 		form.Set("client_secret", a.Secret.Reveal())
+	case config.AuthMethodPrivateKeyJWT:
+		assertion, err := a.Key.assert(a.ID, a.Audience, now)
+		if err != nil {
+			return err
+		}
+		form.Set("client_id", a.ID)
+		form.Set("client_assertion_type", assertionType)
+		form.Set("client_assertion", assertion)
 	case config.AuthMethodNone, "":
 		form.Set("client_id", a.ID)
 	default:

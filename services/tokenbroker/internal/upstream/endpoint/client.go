@@ -182,7 +182,7 @@ func (c *Client) build(ctx context.Context, req Request) (*http.Request, error) 
 	var body io.Reader
 	if req.Form != nil {
 		form := maps.Clone(req.Form)
-		if err := req.Auth.apply(header, form); err != nil {
+		if err := req.Auth.apply(header, form, c.cfg.Now()); err != nil {
 			return nil, err
 		}
 		header.Set("Content-Type", "application/x-www-form-urlencoded")
