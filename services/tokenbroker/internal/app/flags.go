@@ -36,6 +36,9 @@ type Flags struct {
 	AuditRetention time.Duration `default:"2160h" help:"How long audit records are kept, at least 24h (${default})."`
 	EventRetention time.Duration `default:"24h" help:"How long events are kept for watchers to resume, at least 1h (${default})."`
 
+	UpstreamTimeout time.Duration `default:"10s" help:"Hard deadline of a request to an identity provider (${default})."`
+	RefreshLease    time.Duration `default:"20s" help:"How long one broker alone may renew a connection's tokens; longer than the upstream timeout, by what a stopped process may lose (${default})."`
+
 	MaxPendingSessions int `default:"100000" help:"Logins that may be under way, in all replicas together; further ones wait (${default})."`
 }
 
@@ -52,7 +55,27 @@ func (f *Flags) check() error {
 	case f.EventRetention < minEventRetention:
 		return fault.New(fault.Invalid, "--event-retention must be at least 1h")
 	}
-	return cmp.Or(cli.Positive("max-pending-sessions", f.MaxPendingSessions), f.Drain.Check())
+	return cmp.Or(f.checkRefresh(), cli.Positive("max-pending-sessions", f.MaxPendingSessions), f.Drain.Check())
+}
+
+const (
+	minUpstreamTimeout = 100 * time.Millisecond
+	maxRefreshLease    = 10 * time.Minute
+)
+
+// checkRefresh makes sure that no renewal outlives its lease: another broker would
+// present the same refresh token meanwhile.
+func (f *Flags) checkRefresh() error {
+	switch {
+	case f.UpstreamTimeout < minUpstreamTimeout:
+		return fault.New(fault.Invalid, "--upstream-timeout must be at least 100ms")
+	case f.RefreshLease > maxRefreshLease:
+		return fault.New(fault.Invalid, "--refresh-lease must be at most 10m: nobody renews the tokens of a broker that died before it is over")
+	case f.RefreshLease <= f.UpstreamTimeout:
+		return fault.Newf(fault.Invalid, "--refresh-lease (%s) must be longer than --upstream-timeout (%s): raise one or lower the other",
+			f.RefreshLease, f.UpstreamTimeout)
+	}
+	return nil
 }
 
 // listenURL returns where events are read.

@@ -234,7 +234,8 @@ func (b *broker) make(keys ...string) (*app.Server, *app.Flags) {
 	env := map[string]string{"CORP_IDP_CLIENT_SECRET": optest.ClientSecret, "OCTOHUB_CLIENT_SECRET": "hub-client-secret"}
 	flags := &app.Flags{
 		GRPCAddress: freeAddress(b.t), RESTAddress: freeAddress(b.t),
-		AuditRetention: 720 * time.Hour, EventRetention: 24 * time.Hour, MaxPendingSessions: 1000, Drain: cli.Drain{DrainTimeout: 2 * time.Second},
+		AuditRetention: 720 * time.Hour, EventRetention: 24 * time.Hour, MaxPendingSessions: 1000,
+		UpstreamTimeout: 10 * time.Second, RefreshLease: 20 * time.Second, Drain: cli.Drain{DrainTimeout: 2 * time.Second},
 	}
 	flags.Path, flags.AdminAddress, flags.JWKSURL = b.configPath, freeAddress(b.t), b.issuer.URL
 	for i, key := range keys {

@@ -117,6 +117,7 @@ func (s *Server) newSource() (*deployment.Source, error) {
 		Providers: func(d *config.Deployment) (*upstream.Registry, error) {
 			return upstream.NewRegistry(d, upstream.Config{
 				Secrets: s.cfg.Secrets, Dials: dials, Observer: observer, Logger: tel.Logger,
+				Timeout: s.cfg.Flags.UpstreamTimeout,
 			})
 		},
 	}, s.cfg.Set)
@@ -147,6 +148,7 @@ func (s *Server) addBackground() {
 		PrimaryName:   func() string { return s.authServer().Primary },
 		LockOnPrimary: func() bool { return s.authServer().LockSessionsOnPrimaryRevocation },
 		Audit:         s.recorder, Revoker: s.revoker, Meter: s.cfg.Telemetry.Meter, Logger: log,
+		CallTimeout: s.cfg.Flags.UpstreamTimeout, Lease: s.cfg.Flags.RefreshLease,
 	})
 	s.feed = watch.NewFeed(s.cfg.ListenURL, log)
 	sweeper := sweep.New(sweep.Config{

@@ -137,8 +137,8 @@ func (r *Refresher) failed(ctx context.Context, c *store.Connection, p Provider,
 		return true, reauthenticate(c.Provider)
 	}
 	if err := r.cfg.Leases.FailRenewal(ctx, store.FailedRenewal{
-		ConnectionID: c.ID, PresentedVersion: c.Version, Holder: lease.Holder,
-		Backoff: v.backoff, OutcomeUnknown: v.unknown, Record: rec,
+		ConnectionID: c.ID, PresentedVersion: c.Version, Lease: lease, Result: v.result,
+		Backoff: v.backoff, Record: rec,
 	}); err != nil {
 		return true, err
 	}
@@ -151,8 +151,8 @@ type verdict struct {
 	// refused: the tokens are of no more use. mayLock: for certain, because the
 	// person's grant has ended.
 	refused, mayLock bool
-	// unknown: the provider may have spent the refresh token.
-	unknown bool
+	// result is what the attempt may have done otherwise.
+	result  store.AttemptResult
 	backoff time.Duration
 	outcome string
 }
@@ -168,18 +168,28 @@ func judge(cause error, p Provider, lease store.Lease) verdict {
 			return verdict{refused: true, outcome: reason.ReauthenticationRequired}
 		}
 		// Our own configuration, most likely: nothing that a login would change.
-		return verdict{backoff: max(refusedBackoff, f.RetryAfter), outcome: reason.UpstreamRefused}
+		return verdict{result: store.Denied, backoff: max(refusedBackoff, f.RetryAfter), outcome: reason.UpstreamRefused}
 	case reason.IdentityInvalid:
 		return verdict{refused: true, outcome: reason.IdentityInvalid}
 	}
-	unknown := f.Metadata[upstream.MetadataSent] != "false"
-	if unknown && !inDoubtRetry(p) {
+	result := resultOf(f)
+	if result == store.NoAnswer && (lease.AfterDoubt || !inDoubtRetry(p)) { // no attempt is left
 		return verdict{refused: true, outcome: reason.ReauthenticationRequired}
 	}
 	return verdict{
-		unknown: unknown, backoff: min(max(backoff(lease.Failures+1), f.RetryAfter), maxRetryAfter),
+		result: result, backoff: min(max(backoff(lease.Failures+1), f.RetryAfter), maxRetryAfter),
 		outcome: reason.UpstreamUnavailable,
 	}
+}
+
+func resultOf(f *fault.Error) store.AttemptResult {
+	switch {
+	case f.Metadata[upstream.MetadataSent] == "false":
+		return store.NotSent
+	case f.Metadata[upstream.MetadataDenied] == "true":
+		return store.Denied
+	}
+	return store.NoAnswer
 }
 
 func record(ctx context.Context, c *store.Connection, action audit.Action, outcome string) audit.Record {

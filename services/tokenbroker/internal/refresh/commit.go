@@ -3,6 +3,7 @@ package refresh
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"chatelaine.dev/internal/fault"
@@ -29,7 +30,8 @@ func (r *Refresher) commit(ctx context.Context, c *store.Connection, old seal.To
 	if g.HasExpiry {
 		grant.ExpiresAt, grant.RefreshAfter = g.ExpiresAt, After(g.ExpiresAt, time.Now())
 	}
-	next, committed, err := r.put(ctx, c, tokens, grant)
+	r.noteScopes(ctx, c, g.Scopes)
+	next, committed, err := r.put(ctx, c, tokens, grant, false)
 	if committed || err != nil {
 		return committed, err
 	}
@@ -48,8 +50,18 @@ func (r *Refresher) commit(ctx context.Context, c *store.Connection, old seal.To
 	}
 }
 
+// noteScopes says that a provider took something away: backends will refuse calls
+// that they took before. The scopes themselves are the connection's, for operators.
+func (r *Refresher) noteScopes(ctx context.Context, c *store.Connection, granted []string) {
+	lost := slices.DeleteFunc(slices.Clone(c.Scopes), func(s string) bool { return slices.Contains(granted, s) })
+	if len(lost) > 0 {
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "a renewal brought fewer scopes than the connection had",
+			slog.String("connection_id", c.ID), slog.String("provider", c.Provider), slog.Int("lost", len(lost)))
+	}
+}
+
 // put makes tokens the version after c, and returns what it tried to make.
-func (r *Refresher) put(ctx context.Context, c *store.Connection, tokens seal.Tokens, grant store.Grant) (next *store.Connection, committed bool, err error) {
+func (r *Refresher) put(ctx context.Context, c *store.Connection, tokens seal.Tokens, grant store.Grant, doubted bool) (next *store.Connection, committed bool, err error) {
 	made := *c
 	made.Version++
 	made.Grant, made.Refreshable = grant, true
@@ -57,7 +69,7 @@ func (r *Refresher) put(ctx context.Context, c *store.Connection, tokens seal.To
 		return nil, false, err
 	}
 	renewal := store.Renewal{
-		ConnectionID: c.ID, PresentedVersion: c.Version, Grant: made.Grant,
+		ConnectionID: c.ID, PresentedVersion: c.Version, Grant: made.Grant, Doubted: doubted,
 		Record: record(ctx, c, audit.ConnectionRefreshed, audit.Success),
 	}
 	if committed, err = r.keepTrying(ctx, renewal); committed {
@@ -81,7 +93,7 @@ func (r *Refresher) handOver(ctx context.Context, now *store.Connection, spent, 
 		return true, nil
 	}
 	tokens.RefreshToken = granted
-	_, done, err = r.put(ctx, now, tokens, now.Grant)
+	_, done, err = r.put(ctx, now, tokens, now.Grant, true) // who knows what was presented meanwhile
 	return done, err
 }
 

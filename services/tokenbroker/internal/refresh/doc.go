@@ -24,11 +24,14 @@
 //	granted           new version, event
 //	invalid_grant     the connection asks for a new login; with the primary
 //	                  provider, the user's sessions are locked until then
-//	no certain answer back-off, remembered in the row; a token that is still
+//	an error answer   back-off, remembered in the row; a token that is still
 //	                  valid is served meanwhile
-//	a mark, no result in doubt (a crash): one further attempt with the same token,
-//	                  then a new login; or a new login at once where the
-//	                  provider's refreshInDoubt says so
+//	a mark, no result in doubt (a crash, or no answer in time): one further attempt
+//	                  with the same token, then a new login; or a new login at once
+//	                  where the provider's refreshInDoubt says so
+//
+// What was never sent is no attempt. After a token was presented twice, or to a
+// provider that failed, invalid_grant locks nobody until a renewal has succeeded.
 //
 // What it leaves out: the upstream's protocol (package upstream), how rows look
 // (package store) and who may ask (package credential).

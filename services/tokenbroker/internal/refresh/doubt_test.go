@@ -133,6 +133,112 @@ func TestAnswersThatComeAfterTheLeaseAreKept(t *testing.T) {
 	if c := f.read(); c.Status != store.ConnectionActive || c.Version != 2 {
 		t.Errorf("status %s version %d: the only valid tokens are lost", c.Status, c.Version)
 	}
+	// The provider saw the token twice: its next no may be the answer to that.
+	f.upstream.spend()
+	_, err = f.replica().Renew(t.Context(), f.connection.ID, 2)
+	wantReason(t, err, reason.ReauthenticationRequired)
+	f.wantLocked(false)
+}
+
+// A provider without grace ends the grant when it sees a token twice, whichever of
+// the two attempts is committed.
+func TestDoubtOutlivesTheAttemptThatWasRepeated(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.crash()
+	r := f.replica()
+	if _, err := r.Token(t.Context(), f.session.ID, "corp"); err != nil {
+		t.Fatal(err)
+	}
+	renewed := func(version int64) error {
+		f.exec(`UPDATE tokenbroker.connections SET forced_at = NULL`)
+		_, err := r.Renew(t.Context(), f.connection.ID, version)
+		return err
+	}
+	t.Run("until it is renewed itself", func(t *testing.T) {
+		must(t, renewed(2)) // nobody else presented this one
+		f.upstream.spend()
+		wantReason(t, renewed(3), reason.ReauthenticationRequired)
+		f.wantLocked(true)
+	})
+}
+
+func TestANoAfterARepeatedAttemptLocksNobody(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.crash()
+	r := f.replica()
+	if _, err := r.Token(t.Context(), f.session.ID, "corp"); err != nil {
+		t.Fatal(err)
+	}
+	f.upstream.spend()
+	_, err := r.Renew(t.Context(), f.connection.ID, 2)
+	wantReason(t, err, reason.ReauthenticationRequired)
+	f.wantLocked(false)
+}
+
+func (f *fixture) wantLocked(want bool) {
+	f.t.Helper()
+	if s, err := f.store.ActiveSession(f.t.Context(), f.session.ID); err != nil || s.Locked != want {
+		f.t.Errorf("locked = %v, %v; want %v", s.Locked, err, want)
+	}
+}
+
+// fails makes the provider fail so, and asks for the token once back-off is over.
+func (f *fixture) fails(r *refresh.Refresher, with error) error {
+	f.t.Helper()
+	f.upstream.set(func(context.Context, *provider, string) error { return with })
+	f.exec(`UPDATE tokenbroker.connections SET retry_at = NULL`)
+	_, err := r.Token(f.t.Context(), f.session.ID, "corp")
+	return err
+}
+
+func TestALostAnswerIsFollowedByOneAttemptOnly(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	r := f.replica()
+	wantReason(t, f.fails(r, unreachable("true")), reason.UpstreamUnavailable)
+	wantReason(t, f.fails(r, unreachable("true")), reason.ReauthenticationRequired)
+	wantReason(t, f.fails(r, nil), reason.ReauthenticationRequired)
+	if n := f.upstream.count(); n != 2 {
+		t.Errorf("a token that may be spent was presented %d times", n)
+	}
+	f.wantLocked(false)
+}
+
+func TestWhatNeverLeftUsesNoAttemptAndEndsNoDoubt(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	r := f.replica()
+	for range 3 {
+		wantReason(t, f.fails(r, unreachable("false")), reason.UpstreamUnavailable)
+	}
+	wantReason(t, f.fails(r, unreachable("true")), reason.UpstreamUnavailable)
+	for range 3 {
+		wantReason(t, f.fails(r, unreachable("false")), reason.UpstreamUnavailable)
+	}
+	wantReason(t, f.fails(r, unreachable("true")), reason.ReauthenticationRequired)
+}
+
+// An outage that a provider answers for must not send everybody to a new login.
+func TestAProviderThatSaysItIsDownIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	r := f.replica()
+	for range 4 {
+		wantReason(t, f.fails(r, denied()), reason.UpstreamUnavailable)
+	}
+	must(t, f.fails(r, nil))
+}
+
+func TestANoAfterAnAnswerThatMayBeWrongLocksNobody(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	r := f.replica()
+	wantReason(t, f.fails(r, denied()), reason.UpstreamUnavailable)
+	f.upstream.spend()
+	wantReason(t, f.fails(r, nil), reason.ReauthenticationRequired)
+	f.wantLocked(false)
 }
 
 // lateProvider holds the answer of its first call back.

@@ -113,6 +113,12 @@ func unreachable(sent string) error {
 	return fault.New(fault.Unavailable, "down").WithReason(reason.UpstreamUnavailable, upstream.MetadataSent, sent)
 }
 
+// denied is an answer by which the provider has done nothing.
+func denied() error {
+	return fault.New(fault.Unavailable, "503").WithReason(reason.UpstreamUnavailable,
+		upstream.MetadataSent, "true", upstream.MetadataDenied, "true")
+}
+
 // fixture is a person with one session and one connection, and as many replicas as
 // a test wants.
 type fixture struct {

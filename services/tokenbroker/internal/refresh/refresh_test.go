@@ -1,8 +1,11 @@
 package refresh_test
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -113,6 +116,40 @@ func TestWhatARefreshDoesNotSendIsKept(t *testing.T) {
 	if got := f.tokens().RefreshToken.Reveal(); got != "rt-1" || !f.read().Refreshable {
 		t.Errorf("refresh token = %q", got)
 	}
+}
+
+func TestFewerScopesAreToldToTheOperator(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	f.upstream.change = func(g *upstream.Grant) { g.Scopes = []string{"profile"} }
+	var log lockedBuffer
+	r := f.replica(func(c *refresh.Config) { c.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
+	token, err := r.Token(t.Context(), f.session.ID, "corp")
+	must(t, err)
+	if !slices.Equal(token.Scopes, []string{"profile"}) {
+		t.Errorf("scopes = %v", token.Scopes)
+	}
+	if !strings.Contains(log.String(), `"lost":1`) || !strings.Contains(log.String(), f.connection.ID) {
+		t.Errorf("log: %s", log.String())
+	}
+}
+
+// lockedBuffer is a log that may be written from anywhere.
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
 }
 
 func TestACertainNoFromThePrimaryLocksThePersonUntilTheNextLogin(t *testing.T) {

@@ -160,10 +160,17 @@ func TestDoubtAboutARefreshTokenStaysWithIt(t *testing.T) {
 			f.lease(c, "dead", time.Millisecond)
 			f.exec(`UPDATE tokenbroker.connections SET lease_until = now() - interval '1 second' WHERE id = $1`, c.ID)
 		},
+		"a no that may be wrong": func(f *fixture, c *store.Connection) {
+			f.lease(c, "told", time.Minute)
+			must(f.t, f.FailRenewal(f.t.Context(), store.FailedRenewal{
+				ConnectionID: c.ID, PresentedVersion: c.Version, Lease: store.Lease{Holder: "told"}, Result: store.Denied,
+				Record: audit.Record{Action: audit.ConnectionRefreshFailed, Outcome: "x"},
+			}))
+		},
 		"a lost answer": func(f *fixture, c *store.Connection) {
 			f.lease(c, "deaf", time.Minute)
 			must(f.t, f.FailRenewal(f.t.Context(), store.FailedRenewal{
-				ConnectionID: c.ID, PresentedVersion: c.Version, Holder: "deaf", Backoff: time.Hour, OutcomeUnknown: true,
+				ConnectionID: c.ID, PresentedVersion: c.Version, Lease: store.Lease{Holder: "deaf"}, Backoff: time.Hour, Result: store.NoAnswer,
 				Record: audit.Record{Action: audit.ConnectionRefreshFailed, Outcome: "x"},
 			}))
 		},

@@ -15,10 +15,11 @@ const (
 	// version of the tokens has.
 	newVersionColumns = `tokens_at = clock_timestamp(), updated_at = clock_timestamp(),
 		failures = 0, retry_at = NULL, unlinked_at = NULL`
+	// attemptColumns is the part that leaves no attempt.
+	attemptColumns = `lease_holder = NULL, lease_until = NULL, attempt_at = NULL, doubtful_attempts = 0`
 	// renewedColumns is newVersionColumns for a version with a refresh token of its
 	// own, or without any: nothing of an earlier attempt is left.
-	renewedColumns = newVersionColumns + `,
-		lease_holder = NULL, lease_until = NULL, attempt_at = NULL, doubtful_attempts = 0`
+	renewedColumns = newVersionColumns + `, ` + attemptColumns + `, doubted = false`
 )
 
 // LeaseRequest asks for the right to make one attempt at renewing a version.
@@ -41,8 +42,11 @@ type LeaseRequest struct {
 // Lease is the right to make one attempt.
 type Lease struct {
 	Holder string
-	// Doubtful says that an earlier attempt at this version left no certain result.
+	// Doubtful says that the provider may have spent the token, or ended the grant,
+	// because of earlier attempts of ours.
 	Doubtful bool
+	// AfterDoubt says that the attempt before left a mark and no result.
+	AfterDoubt bool
 	// Failures without a certain answer, before this attempt.
 	Failures int
 }
@@ -56,7 +60,8 @@ func (s *Store) AcquireLease(ctx context.Context, r LeaseRequest) (lease Lease, 
 	err = s.pool.QueryRow(ctx, `
 		UPDATE tokenbroker.connections SET
 			lease_holder = $3, lease_until = clock_timestamp() + make_interval(secs => $4),
-			doubtful_attempts = doubtful_attempts + (attempt_at IS NOT NULL)::int,
+			doubtful_attempts = CASE WHEN attempt_at IS NULL THEN 0 ELSE doubtful_attempts + 1 END,
+			doubted = doubted OR doubtful_attempts > 0,
 			attempt_at = clock_timestamp(),
 			forced_at = CASE WHEN $5 THEN clock_timestamp() ELSE forced_at END
 		WHERE id = $1 AND version = $2 AND status = 'active' AND refreshable
@@ -64,9 +69,9 @@ func (s *Store) AcquireLease(ctx context.Context, r LeaseRequest) (lease Lease, 
 			AND (retry_at IS NULL OR retry_at <= clock_timestamp())
 			AND (NOT $5 OR forced_at IS NULL OR forced_at <= clock_timestamp() - make_interval(secs => $6))
 			AND (attempt_at IS NULL OR doubtful_attempts < $7)
-		RETURNING doubtful_attempts > 0, failures`,
+		RETURNING doubtful_attempts > 0 OR doubted, doubtful_attempts > 0, failures`,
 		r.ConnectionID, r.Version, r.Holder, seconds(r.Duration), r.Forced, seconds(r.ForcedInterval), r.MaxDoubtful).
-		Scan(&lease.Doubtful, &lease.Failures)
+		Scan(&lease.Doubtful, &lease.AfterDoubt, &lease.Failures)
 	if postgres.IsNoRows(err) {
 		return Lease{}, false, nil
 	}
@@ -79,21 +84,27 @@ type Renewal struct {
 	// PresentedVersion is the version whose refresh token was used.
 	PresentedVersion int64
 	Grant
-	Record audit.Record
+	// Doubted says that the provider may have ended the grant all the same, since it
+	// was shown a spent token.
+	Doubted bool
+	Record  audit.Record
 }
 
 // CommitRenewal makes the tokens the connection's next version, whoever holds the
 // lease by now, unless the version has moved or the connection was disconnected:
-// then committed is false.
+// then committed is false. Where another attempt presented the same token, doubt
+// stays with the new version until it is renewed itself: a provider that detects
+// reuse may have ended the grant of both.
 func (s *Store) CommitRenewal(ctx context.Context, r Renewal) (committed bool, err error) {
 	err = s.change(ctx, func(c *change) error {
 		tag, err := c.Exec(ctx, `
 			UPDATE tokenbroker.connections SET status = 'active', version = version + 1, scopes = $3,
 				refreshable = $4, expires_at = $5, refresh_after = $6, key_id = $7, wrapped_key = $8, sealed_tokens = $9,
-				`+renewedColumns+`
+				doubted = $10 OR doubtful_attempts > 0 OR status <> 'active',
+				`+newVersionColumns+`, `+attemptColumns+`
 			WHERE id = $1 AND version = $2 AND status <> 'disconnected'`,
 			r.ConnectionID, r.PresentedVersion, textArray(r.Scopes), r.Refreshable,
-			timeOrNull(r.ExpiresAt), timeOrNull(r.RefreshAfter), r.Sealed.KeyID, r.Sealed.WrappedKey, r.Sealed.Ciphertext)
+			timeOrNull(r.ExpiresAt), timeOrNull(r.RefreshAfter), r.Sealed.KeyID, r.Sealed.WrappedKey, r.Sealed.Ciphertext, r.Doubted)
 		if err != nil {
 			return err
 		}
@@ -106,30 +117,46 @@ func (s *Store) CommitRenewal(ctx context.Context, r Renewal) (committed bool, e
 	return committed && err == nil, err
 }
 
-// FailedRenewal is an attempt that brought no tokens.
+// AttemptResult is what a failed attempt may have done at the provider.
+type AttemptResult int
+
+// The results.
+const (
+	// NotSent: nothing, the request never left.
+	NotSent AttemptResult = iota
+	// Denied: the provider answered that it granted nothing. It can be wrong.
+	Denied
+	// NoAnswer: nobody knows.
+	NoAnswer
+)
+
+// FailedRenewal is an attempt without a grant and without a certain no.
 type FailedRenewal struct {
 	ConnectionID     string
 	PresentedVersion int64
-	// Holder of the attempt's lease.
-	Holder string
+	// Lease of the attempt.
+	Lease Lease
+	// Result of the attempt.
+	Result AttemptResult
 	// Backoff until the next attempt.
 	Backoff time.Duration
-	// OutcomeUnknown says that the provider may have spent the token: what the next
-	// attempt is told proves nothing about the person's grant.
-	OutcomeUnknown bool
-	Record         audit.Record
+	Record  audit.Record
 }
 
-// FailRenewal gives the lease back, takes the mark away and remembers the
-// back-off, unless the version moved or another attempt holds the lease.
+// FailRenewal gives the lease back and remembers the back-off, unless the version
+// moved or another attempt holds the lease. The mark stays without an answer; after
+// any other result the doubt is what it was before the attempt.
 func (s *Store) FailRenewal(ctx context.Context, f FailedRenewal) error {
 	return s.change(ctx, func(c *change) error {
 		_, err := c.Exec(ctx, `
-			UPDATE tokenbroker.connections SET lease_holder = NULL, lease_until = NULL, attempt_at = NULL,
+			UPDATE tokenbroker.connections SET lease_holder = NULL, lease_until = NULL,
 				failures = failures + 1, retry_at = clock_timestamp() + make_interval(secs => $4),
-				doubtful_attempts = greatest(doubtful_attempts, $5::boolean::int)
+				attempt_at = CASE WHEN $5 OR $6 THEN attempt_at END,
+				doubtful_attempts = CASE WHEN $5 THEN doubtful_attempts ELSE 0 END,
+				doubted = doubted OR $7
 			WHERE id = $1 AND version = $2 AND lease_holder = $3`,
-			f.ConnectionID, f.PresentedVersion, f.Holder, seconds(f.Backoff), f.OutcomeUnknown)
+			f.ConnectionID, f.PresentedVersion, f.Lease.Holder, seconds(f.Backoff),
+			f.Result == NoAnswer, f.Lease.AfterDoubt, f.Result != NotSent)
 		c.audit(f.Record)
 		return err
 	})
@@ -155,9 +182,9 @@ func (s *Store) RequireReauthentication(ctx context.Context, r Refusal) (changed
 		var userID string
 		err := c.QueryRow(ctx, `
 			UPDATE tokenbroker.connections SET status = 'reauthentication_required', updated_at = clock_timestamp(),
-				lease_holder = NULL, lease_until = NULL, attempt_at = NULL, doubtful_attempts = 0, failures = 0, retry_at = NULL
+				failures = 0, retry_at = NULL, `+attemptColumns+`
 			WHERE id = $1 AND version = $2 AND status = 'active'
-				AND (NOT $3 OR (attempt_at IS NOT NULL AND lease_until <= clock_timestamp()))
+				AND (NOT $3 OR (attempt_at IS NOT NULL AND coalesce(lease_until <= clock_timestamp(), true)))
 			RETURNING user_id`, r.ConnectionID, r.PresentedVersion, r.OnlyInDoubt).Scan(&userID)
 		if postgres.IsNoRows(err) {
 			return nil

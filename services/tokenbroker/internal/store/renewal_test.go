@@ -50,7 +50,7 @@ func TestALateFailureLeavesTheNextAttemptAlone(t *testing.T) {
 	fail := func(version int64, holder string) {
 		t.Helper()
 		must(t, f.FailRenewal(t.Context(), store.FailedRenewal{
-			ConnectionID: c.ID, PresentedVersion: version, Holder: holder, Backoff: time.Hour,
+			ConnectionID: c.ID, PresentedVersion: version, Lease: store.Lease{Holder: holder}, Backoff: time.Hour,
 			Record: audit.Record{Action: audit.ConnectionRefreshFailed, Outcome: "x", ConnectionID: c.ID},
 		}))
 	}

@@ -18,12 +18,12 @@
 // no), reason.UpstreamUnavailable (nobody knows: network, deadline, 5xx, garbage,
 // open circuit) and reason.IdentityInvalid. The first two are told apart because a
 // refresh token may be spent in the second case; [MetadataSent] says whether it
-// can be. No error and no log record holds a token, a code or any text that
+// can be, [MetadataDenied] whether the provider says that it is not. No error and no log record holds a token, a code or any text that
 // a provider sent; of an error answer only a registered error code is kept. That
 // is why discovery and id tokens are read here, on go-jose, and not by a client
 // library: those quote what they were sent in their errors and read without bound.
 //
-// Every call has a deadline of ten seconds, reads at most 1 MiB, follows no
+// Every call has a deadline (ten seconds unless configured), reads at most 1 MiB, follows no
 // redirect, and connects through the outbound guard under the provider's own
 // policy. A provider that fails again and again is left alone for a moment (a
 // circuit breaker per provider). Anybody can bring a code that is none, so redemptions

@@ -155,7 +155,7 @@ func (o *oidc) complete(ctx context.Context, e endpoints, access secret.String, 
 	if e.userInfo == "" || (id.Name != "" && id.Email != "") {
 		return id, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, endpoint.DefaultTimeout/2)
+	ctx, cancel := context.WithTimeout(ctx, o.p.timeout/2)
 	defer cancel()
 	doc, err := o.p.userInfo(ctx, e.userInfo, "GET", nil, access)
 	if err != nil {
@@ -197,7 +197,7 @@ func (o *oidc) confirm(ctx context.Context, _ endpoints, t *tokens, subject stri
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, endpoint.DefaultTimeout/2)
+	ctx, cancel := context.WithTimeout(ctx, o.p.timeout/2)
 	defer cancel()
 	payload, err := o.verifySignature(ctx, jws)
 	switch {

@@ -25,6 +25,8 @@ type Provider struct {
 	protocol protocol
 	log      *slog.Logger
 	now      func() time.Time
+	// timeout is the hard deadline of one request.
+	timeout time.Duration
 }
 
 // protocol is what differs between OpenID Connect and plain OAuth 2.0.
@@ -233,7 +235,7 @@ func withSent(err error, sent bool) error {
 	if !ok || f.Reason != reason.UpstreamUnavailable {
 		return err
 	}
-	return f.WithReason(f.Reason, MetadataSent, strconv.FormatBool(sent))
+	return f.WithReason(f.Reason, MetadataSent, strconv.FormatBool(sent), MetadataDenied, "false")
 }
 
 // identityInvalid names the check that what the provider says of the person fails.

@@ -120,7 +120,7 @@ func newProvider(p *config.Provider, cfg Config) (*Provider, error) {
 		return nil, named(p, err)
 	}
 	own := &Provider{
-		cfg: p, log: cfg.Logger, now: cfg.Now,
+		cfg: p, log: cfg.Logger, now: cfg.Now, timeout: cfg.Timeout,
 		client: endpoint.NewClient(endpoint.Config{
 			Label: p.Name, Display: "provider " + p.Name, Provider: p.Name,
 			AddressRefused: "its address is not allowed: see allowPrivateIPs",

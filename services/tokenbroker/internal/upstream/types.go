@@ -16,6 +16,9 @@ const (
 	// reason.UpstreamUnavailable certainly did not reach the provider, so that
 	// nothing can have been spent; otherwise "true".
 	MetadataSent = endpoint.MetadataSent
+	// MetadataDenied is "true" when the provider answered such a request with an
+	// error: it says that it has done nothing.
+	MetadataDenied = endpoint.MetadataDenied
 )
 
 // ErrorInvalidGrant is the OAuth error code (RFC 6749, section 5.2) that ends a

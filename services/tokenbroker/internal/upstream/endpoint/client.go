@@ -9,11 +9,9 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,6 +33,12 @@ const (
 // MetadataSent is the key of error metadata that says "false" when a failed
 // request certainly did not reach the server, so that nothing can be spent.
 const MetadataSent = "sent"
+
+// MetadataDenied is the key of error metadata that says "true" when the server
+// answered a request that failed so, with an error: by its own account it has done
+// nothing, and may be asked again. A server that only passes on that another one
+// did not answer it (504) does not say that.
+const MetadataDenied = "denied"
 
 // Config makes a Client.
 type Config struct {
@@ -147,19 +151,20 @@ func (c *Client) Do(ctx context.Context, req Request, read func(*Response) error
 }
 
 func (c *Client) send(ctx context.Context, req Request) (*Response, error) {
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	})
 	hr, err := c.build(ctx, req)
 	if err != nil {
 		return nil, err
 	}
+	moment := newMoment(ctx)
+	hr = moment.guard(hr)
 	c.cfg.Observer.inject(ctx, hr.Header)
 	sentAt := c.cfg.Now()
+	if moment.late() {
+		return nil, c.network(context.DeadlineExceeded, false)
+	}
 	resp, err := outbound.Do(c.cfg.HTTP, hr)
 	if err != nil {
-		return nil, c.network(err, connected.Load())
+		return nil, c.network(err, moment.close())
 	}
 	defer resp.Body.Close()
 	body, err := outbound.ReadAll(resp, MaxBody)
@@ -199,11 +204,14 @@ func (c *Client) build(ctx context.Context, req Request) (*http.Request, error) 
 // failure turns an answer other than 2xx into an error.
 func (c *Client) failure(resp *Response, bearer bool) error {
 	if resp.Status == http.StatusTooManyRequests { // it is well, and says when it wants more
-		return c.unavailable(nil, "asks for fewer requests", true).WithRetryAfter(retryAfter(resp.retryAfter))
+		return c.denied("asks for fewer requests").WithRetryAfter(retryAfter(resp.retryAfter))
 	}
 	status := "answered with HTTP status " + strconv.Itoa(resp.Status)
-	if resp.Status < 400 || resp.Status >= 500 || resp.Status == http.StatusRequestTimeout {
+	switch {
+	case resp.Status < 400 || resp.Status == http.StatusGatewayTimeout:
 		return c.unavailable(nil, status, true) // redirects are not followed
+	case resp.Status >= 500 || resp.Status == http.StatusRequestTimeout:
+		return c.denied(status)
 	}
 	if bearer && resp.Status == http.StatusUnauthorized {
 		return c.Refused("invalid_token") // RFC 6750, section 3.1
@@ -229,7 +237,7 @@ func (c *Client) ErrorIn(doc Document) error {
 	case !present:
 		return nil
 	case transient:
-		return c.unavailable(nil, "is unavailable by its own account ("+code+")", true)
+		return c.denied("is unavailable by its own account (" + code + ")")
 	}
 	return c.Refused(code)
 }
@@ -253,6 +261,11 @@ func (c *Client) Malformed(why error, what string) *fault.Error {
 // Unusable is for what cannot be asked at all; nothing was sent.
 func (c *Client) Unusable(why error, what string) *fault.Error {
 	return c.unavailable(why, what, false)
+}
+
+func (c *Client) denied(what string) *fault.Error {
+	e := c.unavailable(nil, what, true)
+	return e.WithReason(e.Reason, MetadataDenied, "true")
 }
 
 func (c *Client) unavailable(cause error, what string, sent bool) *fault.Error {
