@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +20,68 @@ import (
 // root is the folder of docker-compose.yml.
 const root = "../.."
 
+// The images of these tests have a tag of their own, as `make images` gives it, so
+// that none is there before.
+const (
+	version  = "v0.0.0-e2e"
+	revision = "0123456789abcdef0123456789abcdef01234567"
+)
+
+// TestMain removes the images before and after, so that the first `up` has to build them.
+func TestMain(m *testing.M) {
+	code := 1
+	if err := removeImages(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	} else if code = m.Run(); code == 0 {
+		if err := removeImages(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func removeImages() error {
+	names, err := listImages(context.Background())
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	if out, err := exec.Command("docker", append([]string{"image", "rm"}, names...)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("remove the images of an earlier run: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func listImages(ctx context.Context) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "docker", "image", "ls", "--filter=reference=chatelaine/*:"+version, "--format={{.Repository}}:{{.Tag}}").CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("these tests need a container engine: %w\n%s", err, out)
+	}
+	return strings.Fields(string(out)), nil
+}
+
+// images are those of these tests that there are.
+func images(t *testing.T) []string {
+	t.Helper()
+	names, err := listImages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// docker runs the engine's client and returns what it printed.
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "docker", args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = root, &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, tail(stderr.String()))
+	}
+	return strings.TrimSpace(stdout.String())
+}
+
 // project is a running set of containers, apart from those of `docker compose up`
 // but for the ports.
 type project struct {
@@ -29,18 +90,25 @@ type project struct {
 	env []string
 }
 
-// start builds the images and starts everything; the test's end removes it all.
-func start(t *testing.T, profiles ...string) *project {
+// newProject prepares a project of which nothing runs yet.
+func newProject(t *testing.T, profiles ...string) *project {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "docker", "compose", "version").CombinedOutput(); err != nil {
-		t.Fatalf("these tests need a container engine with Compose v2: %v\n%s", err, out)
-	}
+	docker(t, "compose", "version")
 	p := &project{t: t, dir: t.TempDir()}
 	people := filepath.Join(p.dir, "people.yaml")
 	if err := crowd.Write(people); err != nil {
 		t.Fatal(err)
 	}
-	p.env = append(os.Environ(), "CHATELAINE_E2E_PEOPLE="+people, "COMPOSE_PROFILES="+strings.Join(profiles, ","))
+	p.env = append(os.Environ(), "CHATELAINE_E2E_PEOPLE="+people, "COMPOSE_PROFILES="+strings.Join(profiles, ","),
+		"CHATELAINE_VERSION="+version, "CHATELAINE_REVISION="+revision)
+	return p
+}
+
+// start runs `up` and nothing before it, so that what is missing is built by it;
+// the test's end removes everything but the images.
+func start(t *testing.T, profiles ...string) *project {
+	t.Helper()
+	p := newProject(t, profiles...)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 		defer cancel()
@@ -52,12 +120,10 @@ func start(t *testing.T, profiles ...string) *project {
 		}
 	})
 	p.compose("--profile=*", "down", "--volumes") // what an interrupted run left
+	built := len(images(t)) == 0
 	begun := time.Now()
-	p.compose("build", "--quiet")
-	t.Logf("images built in %s", time.Since(begun).Round(time.Second))
-	begun = time.Now()
 	p.compose("up", "--detach", "--wait", "--wait-timeout=180")
-	t.Logf("everything is healthy after %s", time.Since(begun).Round(time.Second))
+	t.Logf("everything is healthy after %s; images built by it: %t", time.Since(begun).Round(time.Second), built)
 	p.material()
 	return p
 }
@@ -123,12 +189,9 @@ func (p *project) databaseURL() string {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	out, err := exec.CommandContext(p.t.Context(), "docker", "inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", p.container("postgres")).Output()
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	address := docker(p.t, "inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", p.container("postgres"))
 	u := url.URL{
-		Scheme: "postgres", Host: strings.TrimSpace(string(out)) + ":5432", Path: "chatelaine", RawQuery: "sslmode=disable",
+		Scheme: "postgres", Host: address + ":5432", Path: "chatelaine", RawQuery: "sslmode=disable",
 		User: url.UserPassword("postgres", strings.TrimSpace(string(password))),
 	}
 	return u.String()
@@ -137,42 +200,4 @@ func (p *project) databaseURL() string {
 func (p *project) container(service string) string {
 	p.t.Helper()
 	return p.compose("ps", "--all", "--quiet", service)
-}
-
-// skipped finds the tests that say that they were skipped.
-var skipped = regexp.MustCompile(`(?m)^--- SKIP: (\S+)`)
-
-// endToEnd runs the end-to-end tests against the containers.
-func (p *project) endToEnd() {
-	p.t.Helper()
-	begun := time.Now()
-	cmd := exec.CommandContext(p.t.Context(), "go", "test", "-count=1", "-timeout=15m", "-v", ".")
-	cmd.Dir = ".."
-	// CI: what a test needs and this machine lacks is a failure, and no skip.
-	cmd.Env = append(p.env, "CI=true", "CHATELAINE_E2E_ATTACH="+p.dir, "CHATELAINE_E2E_DATABASE_URL="+p.databaseURL())
-	out, err := cmd.CombinedOutput()
-	count := func(outcome string) int { return bytes.Count(out, []byte("\n--- "+outcome+":")) }
-	p.t.Logf("end-to-end tests: %d passed, %d failed, %d need a stack of their own; %s",
-		count("PASS"), count("FAIL"), count("SKIP"), time.Since(begun).Round(time.Second))
-	for _, m := range skipped.FindAllSubmatch(out, -1) {
-		p.t.Logf("skipped: %s", m[1])
-	}
-	if err != nil {
-		p.t.Fatalf("go test: %v\n%s", err, failures(string(out)))
-	}
-	if count("PASS") < 15 {
-		p.t.Errorf("only %d tests ran:\n%s", count("PASS"), out)
-	}
-}
-
-// failures drops the lines about what passed.
-func failures(out string) string {
-	var kept []string
-	for line := range strings.Lines(out) {
-		word := strings.TrimSpace(line)
-		if !strings.HasPrefix(word, "=== ") && !strings.HasPrefix(word, "--- PASS") && !strings.HasPrefix(word, "--- SKIP") {
-			kept = append(kept, line)
-		}
-	}
-	return strings.Join(kept, "")
 }

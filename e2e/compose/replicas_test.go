@@ -109,19 +109,13 @@ func TestTwoReplicasShareTheWorkAndOneOfEachMayDie(t *testing.T) {
 
 	var deaths []death
 	for _, service := range []string{"gateway", "tokenbroker", "authserver"} {
-		deaths = append(deaths, death{service, time.Now()})
+		deaths = append(deaths, death{service: service, at: time.Now()})
 		p.compose("kill", "--signal=KILL", service)
 		y.until(t, 200, 6)
 	}
 	cancel()
 	group.Wait()
 	y.report(t, deaths)
-}
-
-// death is when a replica was killed.
-type death struct {
-	service string
-	at      time.Time
 }
 
 // settled is when a client should not notice any more that a replica died.
