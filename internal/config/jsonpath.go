@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// jwtModifier, as a key of a path, stands for the payload of the JWT that was
+// JWTModifier, as a key of a path, stands for the payload of the JWT that was
 // found so far. The name is ToolHive's.
-const jwtModifier = "@upstreamjwt"
+const JWTModifier = "@upstreamjwt"
 
 // jsonPath checks a path of object keys.
 func (c *checker) jsonPath(d *document, path, value string) {
 	if value == "" || c.report.reported(d, path) {
 		return
 	}
-	if strings.Contains(value, "|") || slices.Contains(jsonKeys(value), jwtModifier) || !isJSONPath(value) {
+	if strings.Contains(value, "|") || slices.Contains(JSONKeys(value), JWTModifier) || !isJSONPath(value) {
 		c.report.errorf(d, path, `must be object keys joined by dots, such as authed_user.id (\. is a dot inside a key); modifiers and wildcards are not supported`)
 	}
 }
@@ -36,10 +36,10 @@ func isJSONPath(path string) bool {
 	if len(path) > 256 || strings.Contains(strings.ReplaceAll(path, `\.`, ""), `\`) {
 		return false
 	}
-	keys := jsonKeys(path)
+	keys := JSONKeys(path)
 	for i, key := range keys {
 		switch {
-		case key == jwtModifier:
+		case key == JWTModifier:
 			if i == 0 || i == len(keys)-1 { // of no token, or a whole payload for a name
 				return false
 			}
@@ -50,8 +50,13 @@ func isJSONPath(path string) bool {
 	return true
 }
 
-// jsonKeys splits a path at dots and bars.
-func jsonKeys(path string) []string {
+// JSONKeys splits a path of a set, such as that of a provider's field, into its
+// keys: at dots, and at bars beside a JWTModifier. "\." is a dot inside a key. The
+// empty path has none.
+func JSONKeys(path string) []string {
+	if path == "" {
+		return nil
+	}
 	var keys []string
 	var key strings.Builder
 	for i := 0; i < len(path); i++ {

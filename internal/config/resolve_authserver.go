@@ -136,8 +136,8 @@ func (b *builder) primaryRules(p *UpstreamProvider, resolved *Provider, i int) {
 // mutablePath reports whether what a path leads to is known to be renamed or
 // reassigned.
 func mutablePath(path string) bool {
-	keys := jsonKeys(path)
-	return mutable(keys[len(keys)-1])
+	keys := JSONKeys(path)
+	return len(keys) > 0 && mutable(keys[len(keys)-1])
 }
 
 // mutable reports whether a claim is known to be renamed or reassigned.

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"chatelaine.dev/internal/config"
 )
 
 // Document is an answer as an object. Values are string, json.Number, bool,
@@ -146,36 +148,15 @@ func ParseForm(body []byte) (Document, error) {
 	return doc, nil
 }
 
-// jwtModifier is ToolHive's name for "decode the JWT that stands here".
-const jwtModifier = "@upstreamjwt"
-
 // Path names a value in a document: keys joined by dots, where "\." is a dot
 // within a key, and digits may index an array. A segment "@upstreamjwt", set
 // off by "|" or a dot, stands for the payload of the JWT found so far: for
 // example "access_token|@upstreamjwt|sub".
 type Path []string
 
-// ParsePath splits a path. The empty text is the empty path, which finds nothing.
-func ParsePath(text string) Path {
-	if text == "" {
-		return nil
-	}
-	var path Path
-	var segment strings.Builder
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '\\' && i+1 < len(text):
-			i++
-			segment.WriteByte(text[i])
-		case c == '.' || c == '|':
-			path = append(path, segment.String())
-			segment.Reset()
-		default:
-			segment.WriteByte(c)
-		}
-	}
-	return append(path, segment.String())
-}
+// ParsePath splits a path of the resources. The empty text is the empty path,
+// which finds nothing.
+func ParsePath(text string) Path { return config.JSONKeys(text) }
 
 // Lookup returns the value at the path. It reports false when nothing is there,
 // or null.
@@ -195,7 +176,7 @@ func (d Document) Lookup(path Path) (any, bool) {
 			}
 			v = node[i]
 		case string:
-			if segment != jwtModifier {
+			if segment != config.JWTModifier {
 				return nil, false
 			}
 			payload, err := jwtPayload(node)
