@@ -69,7 +69,7 @@ func (p *provider) Refresh(ctx context.Context, r upstream.RefreshRequest) (upst
 	}
 	p.current = fmt.Sprintf("rt-%d", n+1)
 	g := upstream.Grant{
-		Realm: realm, AccessToken: secret.New(fmt.Sprintf("at-%d", n+1)), RefreshToken: secret.New(p.current), Rotated: true,
+		Realm: realm, AccessToken: secret.New(fmt.Sprintf("at-%d", n+1)), RefreshToken: secret.New(p.current),
 		Scopes: r.Scopes, ExpiresAt: time.Now().Add(time.Hour), HasExpiry: true,
 	}
 	if p.change != nil {

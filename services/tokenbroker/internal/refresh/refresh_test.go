@@ -106,7 +106,7 @@ func TestWhatARefreshDoesNotSendIsKept(t *testing.T) {
 	f := newFixture(t, -time.Minute)
 	f.upstream.change = func(g *upstream.Grant) {
 		g.Scopes = []string{"openid", "less"}
-		g.RefreshToken, g.Rotated, g.IDToken = secret.String{}, false, secret.String{}
+		g.RefreshToken, g.IDToken = secret.String{}, secret.String{}
 	}
 	token, err := f.replica().Token(t.Context(), f.session.ID, "corp")
 	must(t, err)

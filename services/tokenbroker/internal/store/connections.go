@@ -111,8 +111,6 @@ func (s *Store) ListConnections(ctx context.Context, userID string, after Connec
 type Opening struct {
 	// Session may be used; UserID and ClientID are set.
 	Session ActiveSession
-	// Skipped says that the session goes without the provider.
-	Skipped bool
 	// Connection is nil when the session has none there.
 	Connection *Connection
 }
@@ -124,7 +122,7 @@ func (s *Store) Open(ctx context.Context, sessionID, provider string) (Opening, 
 	var r connectionRow
 	err := s.pool.QueryRow(ctx, `
 		SELECT s.user_id, s.client_id, s.expires_at, u.locked_at IS NOT NULL, h.position,
-			coalesce(l.skip_reason IS NOT NULL, false), `+connectionColumns+`
+			`+connectionColumns+`
 		FROM tokenbroker.sessions s
 		JOIN tokenbroker.users u ON u.id = s.user_id
 		CROSS JOIN tokenbroker.event_head h
@@ -133,7 +131,6 @@ func (s *Store) Open(ctx context.Context, sessionID, provider string) (Opening, 
 		WHERE s.id = $1 AND s.state = 'active' AND s.expires_at > clock_timestamp()`, sessionID, provider).
 		Scan(append([]any{
 			&o.Session.UserID, &o.Session.ClientID, &o.Session.ExpiresAt, &o.Session.Locked, &o.Session.Position,
-			&o.Skipped,
 		}, r.targets()...)...)
 	if postgres.IsNoRows(err) {
 		return Opening{}, sessionEnded()

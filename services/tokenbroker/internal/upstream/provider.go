@@ -164,8 +164,6 @@ func (p *Provider) Refresh(ctx context.Context, r RefreshRequest) (Grant, error)
 	}
 	g := t.grant(p.Realm(), r.Scopes)
 	g.Identity.Subject = r.Subject
-	g.Rotated = !t.refresh.IsZero() && !t.refresh.Equal(r.RefreshToken)
-	g.ScopesChanged = !slices.Equal(g.Scopes, sorted(r.Scopes))
 	if t.refresh.IsZero() {
 		g.RefreshToken = r.RefreshToken // section 6: a new one is optional
 	}

@@ -83,10 +83,6 @@ type Grant struct {
 	// Scopes granted: as the provider says, or as asked for when it does not say
 	// (RFC 6749, section 5.1). Sorted.
 	Scopes []string
-	// ScopesChanged says that a refresh brought other scopes than the request named.
-	ScopesChanged bool
-	// Rotated says that a refresh brought a new refresh token.
-	Rotated bool
 	// ExpiresAt of the access token; only with HasExpiry.
 	ExpiresAt time.Time
 	// HasExpiry is false when the provider did not say when the token expires.
