@@ -3,6 +3,7 @@ package config
 import (
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -83,6 +84,41 @@ func (c *checker) tokenExchange(d *document, t *TokenExchange) {
 	c.scopes(d, path+".scopes", t.Scopes)
 	c.headerName(d, path+".externalTokenHeaderName", t.ExternalTokenHeaderName)
 	c.parameters(d, path+".additionalParameters", t.AdditionalParameters, exchangeParameters())
+	c.caBundle(d, path+".caBundleRef", t.CABundleRef)
+	c.tokenTypes(d, path, t)
+}
+
+// tokenTypes checks what is exchanged for what.
+func (c *checker) tokenTypes(d *document, path string, t *TokenExchange) {
+	subject, at := tokenType(t.SubjectTokenType), path+".subjectTokenType"
+	switch {
+	case subject == TokenTypeRefreshToken && !t.InsecureSendRefreshToken:
+		c.report.errorf(d, at, "refresh_token hands the token service what the connection itself lives on: set insecureSendRefreshToken: true if it must be so, otherwise use access_token")
+	case subject != TokenTypeRefreshToken && t.InsecureSendRefreshToken:
+		c.report.errorf(d, path+".insecureSendRefreshToken", "is for subjectTokenType refresh_token alone: remove it")
+	}
+	if slices.Contains([]string{TokenTypeRefreshToken, TokenTypeSAML1, TokenTypeSAML2}, subject) && t.SubjectProviderName == "" {
+		c.report.errorf(d, at, "needs a subjectProviderName: callers have no such token")
+	}
+	if asked := tokenType(t.RequestedTokenType); !bearerType(asked) && (t.ExternalTokenHeaderName == "" || isAuthorization(t.ExternalTokenHeaderName)) {
+		c.report.errorf(d, path+".requestedTokenType", "%s is no bearer token: name a header for it in externalTokenHeaderName", strings.TrimPrefix(asked, tokenTypePrefix))
+	}
+}
+
+const tokenTypePrefix = "urn:ietf:params:oauth:token-type:"
+
+// tokenType returns the URN of a token type that may be written short; empty stays so.
+func tokenType(text string) string {
+	if text == "" {
+		return ""
+	}
+	return tokenTypePrefix + strings.TrimPrefix(text, tokenTypePrefix)
+}
+
+// bearerType reports whether what is asked for may open something as bearer token
+// (RFC 8693, section 3). An empty one is an access token.
+func bearerType(urn string) bool {
+	return slices.Contains([]string{"", TokenTypeAccessToken, TokenTypeJWT}, urn)
 }
 
 // unsupported checks the form of strategies that this version refuses to use,

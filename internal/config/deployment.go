@@ -301,9 +301,12 @@ type UpstreamInjectStrategy struct {
 
 // Token type identifiers of RFC 8693, section 3.
 const (
-	TokenTypeAccessToken = "urn:ietf:params:oauth:token-type:access_token"
-	TokenTypeIDToken     = "urn:ietf:params:oauth:token-type:id_token"
-	TokenTypeJWT         = "urn:ietf:params:oauth:token-type:jwt"
+	TokenTypeAccessToken  = "urn:ietf:params:oauth:token-type:access_token"
+	TokenTypeRefreshToken = "urn:ietf:params:oauth:token-type:refresh_token"
+	TokenTypeIDToken      = "urn:ietf:params:oauth:token-type:id_token"
+	TokenTypeSAML1        = "urn:ietf:params:oauth:token-type:saml1"
+	TokenTypeSAML2        = "urn:ietf:params:oauth:token-type:saml2"
+	TokenTypeJWT          = "urn:ietf:params:oauth:token-type:jwt"
 )
 
 // TokenExchangeStrategy sends a token minted by RFC 8693 exchange.
@@ -326,6 +329,12 @@ type TokenExchangeStrategy struct {
 	// a subject token of our authorization server, or the caller's own token
 	// with an external issuer.
 	SubjectProvider string
+	// RequestedTokenType is one of the TokenType URNs; empty: TokenTypeAccessToken.
+	RequestedTokenType string `json:",omitempty"`
+	// CABundle to trust beside the system's roots, or nil.
+	CABundle *secret.Ref `json:",omitempty"`
+	// DenyPrivateIPs refuses private addresses.
+	DenyPrivateIPs bool `json:",omitempty"`
 	// HeaderName gets the token: Authorization (with scheme Bearer), or a header
 	// of the user's choice (the bare token).
 	HeaderName string

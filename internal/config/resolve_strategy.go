@@ -113,9 +113,13 @@ func (b *builder) tokenExchange(spec *ExternalAuthSpec) *TokenExchangeStrategy {
 	if t.ExternalTokenHeaderName != "" {
 		s.HeaderName = http.CanonicalHeaderKey(t.ExternalTokenHeaderName)
 	}
-	switch short := strings.TrimPrefix(t.SubjectTokenType, "urn:ietf:params:oauth:token-type:"); {
-	case short != "":
-		s.SubjectTokenType = "urn:ietf:params:oauth:token-type:" + short
+	if t.RequestedTokenType != "" {
+		s.RequestedTokenType = tokenType(t.RequestedTokenType)
+	}
+	s.CABundle, s.DenyPrivateIPs = caBundle(t.CABundleRef), t.AllowPrivateIPs != nil && !*t.AllowPrivateIPs
+	switch {
+	case t.SubjectTokenType != "":
+		s.SubjectTokenType = tokenType(t.SubjectTokenType)
 	case t.SubjectProviderName == "" && b.d.Mode == ModeAuthServer:
 		s.SubjectTokenType = TokenTypeJWT
 	default:

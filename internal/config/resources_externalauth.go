@@ -66,9 +66,19 @@ type TokenExchange struct {
 	Audience string `yaml:"audience" required:"true"`
 	// Scopes to ask for.
 	Scopes []string `yaml:"scopes" format:"scope"`
-	// SubjectTokenType is `access_token` (the default), `id_token` or `jwt`, or
-	// the full URN of one of them. Only a provider of type `oidc` has an `id_token`.
-	SubjectTokenType string `yaml:"subjectTokenType" enum:"access_token,id_token,jwt,urn:ietf:params:oauth:token-type:access_token,urn:ietf:params:oauth:token-type:id_token,urn:ietf:params:oauth:token-type:jwt"`
+	// SubjectTokenType is `access_token` (the default), `id_token`, `jwt`, `saml1`,
+	// `saml2` or `refresh_token`, or the full URN of one of them. The stored access
+	// token is sent as `access_token`, `jwt`, `saml1` or `saml2`. Only a provider of
+	// type `oidc` has an `id_token`.
+	SubjectTokenType string `yaml:"subjectTokenType" enum:"access_token,refresh_token,id_token,saml1,saml2,jwt,urn:ietf:params:oauth:token-type:access_token,urn:ietf:params:oauth:token-type:refresh_token,urn:ietf:params:oauth:token-type:id_token,urn:ietf:params:oauth:token-type:saml1,urn:ietf:params:oauth:token-type:saml2,urn:ietf:params:oauth:token-type:jwt"`
+	// InsecureSendRefreshToken permits `subjectTokenType: refresh_token`. The token
+	// service can then act for the person for as long as that token lives, and a
+	// provider that rotates refresh tokens ends the connection if it uses one.
+	InsecureSendRefreshToken bool `yaml:"insecureSendRefreshToken"`
+	// RequestedTokenType is what to ask for: `access_token` (the default), `jwt`,
+	// `id_token`, `saml1` or `saml2`, or the full URN of one of them. The last three
+	// are no bearer tokens and need `externalTokenHeaderName`.
+	RequestedTokenType string `yaml:"requestedTokenType" enum:"access_token,jwt,id_token,saml1,saml2,urn:ietf:params:oauth:token-type:access_token,urn:ietf:params:oauth:token-type:jwt,urn:ietf:params:oauth:token-type:id_token,urn:ietf:params:oauth:token-type:saml1,urn:ietf:params:oauth:token-type:saml2"`
 	// SubjectProviderName is the provider whose stored token is exchanged.
 	// Without it, a token of the authorization server itself is, and the token
 	// service must trust that issuer.
@@ -78,6 +88,11 @@ type TokenExchange struct {
 	// AdditionalParameters are added to the request for token services that ask
 	// for one more, such as Dex's `connector_id`.
 	AdditionalParameters map[string]string `yaml:"additionalParameters"`
+	// CABundleRef names certificates to trust beside the system's.
+	CABundleRef *CABundleRef `yaml:"caBundleRef"`
+	// AllowPrivateIPs permits the token service to have a private address. Default
+	// `true`: its URL is the operator's own.
+	AllowPrivateIPs *bool `yaml:"allowPrivateIPs"`
 	// InsecureAllowHTTP permits `http` beyond loopback addresses. For development only.
 	InsecureAllowHTTP bool `yaml:"insecureAllowHTTP"`
 }

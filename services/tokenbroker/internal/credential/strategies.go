@@ -164,7 +164,7 @@ func (s *Service) exchange(ctx context.Context, r *request) (credential, error) 
 	if c.header == authorization {
 		c.value = "Bearer " + c.value
 	}
-	c.expiresAt = token.ExpiresAt
+	c.expiresAt = token.AskAgainAt(s.cfg.Now())
 	c.version = version{kind: kindExchange, connection: c.connectionID, number: token.Version, generation: token.Generation}
 	return c, nil
 }
@@ -200,14 +200,18 @@ func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subje
 	return exchange.Subject{
 		Key: exchange.ConnectionKey(t.ConnectionID), Version: t.Version,
 		Token: func(context.Context) (secret.String, error) {
-			if strategy.SubjectTokenType != config.TokenTypeIDToken {
-				return t.AccessToken, nil
+			token := t.AccessToken
+			switch strategy.SubjectTokenType {
+			case config.TokenTypeIDToken:
+				token = t.IDToken
+			case config.TokenTypeRefreshToken:
+				token = t.RefreshToken
 			}
-			if t.IDToken.IsZero() {
-				return secret.String{}, fault.Newf(fault.Precondition, "%s asks for a new login: there is no id token to exchange", provider).
+			if token.IsZero() {
+				return secret.String{}, fault.Newf(fault.Precondition, "%s asks for a new login: there is no token of that type to exchange", provider).
 					WithReason(reason.ReauthenticationRequired, reason.Provider, provider)
 			}
-			return t.IDToken, nil
+			return token, nil
 		},
 		Renew: func(ctx context.Context) (exchange.Subject, bool, error) {
 			forced := forcedKey{connection: t.ConnectionID, exchange: r.backend.Strategy.Config}

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"container/list"
+	mathrand "math/rand/v2"
 	"sync"
 	"time"
 )
@@ -46,6 +47,8 @@ type entry struct {
 	rejectedAt time.Time
 	refusal    error
 	refusedAt  time.Time
+	// aheadAt is when the token is replaced in the background; zero: never.
+	aheadAt time.Time
 }
 
 // NewCache returns a cache of at most size tokens; zero means DefaultCacheSize.
@@ -99,8 +102,35 @@ func (c *Cache) put(k key, token Token) Token {
 		return token // of a version that is not the newest: for this caller only
 	}
 	token.Generation.Rejections = e.rejections
-	e.token, e.refusal = token, nil
+	if !token.Bounded {
+		token.AheadAt = token.ExpiresAt.Add(-lastFifth(token.ExpiresAt.Sub(c.now())))
+	}
+	e.token, e.refusal, e.aheadAt = token, nil, token.AheadAt
 	return token
+}
+
+// lastFifth is between a tenth and a fifth of a life, at random, so that tokens
+// that were made together are not replaced together.
+func lastFifth(life time.Duration) time.Duration {
+	return time.Duration(float64(life) * (1 + mathrand.Float64()) / 10) //nolint:gosec // no secret
+}
+
+// minAhead is the least time between two tries to replace a token ahead of its end.
+const minAhead = time.Second
+
+// ahead reports whether the token should be replaced now, in the background. It
+// says so to one caller; to the next one when half of what is left has passed, in
+// case nothing came of it.
+func (c *Cache) ahead(k key, version int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.find(k, version)
+	now := c.now()
+	if e == nil || e.token.Generation.ID == "" || e.aheadAt.IsZero() || now.Before(e.aheadAt) {
+		return false
+	}
+	e.aheadAt = now.Add(max(minAhead, e.token.ExpiresAt.Sub(now)/2))
+	return true
 }
 
 // refuse remembers a token service's certain no.

@@ -72,8 +72,11 @@ func newClient(grant Grant, cfg Config) *Client {
 func (c *Client) Token(ctx context.Context, s Subject) (Token, error) {
 	k := key{s.Key, c.digest}
 	token, err, cached := c.cache.get(k, s.Version)
-	if !cached {
+	switch {
+	case !cached:
 		token, err = c.fetch(ctx, k, s)
+	case err == nil && c.cache.ahead(k, s.Version):
+		c.fly(ctx, s, func(ctx context.Context) (Token, error) { return c.replace(ctx, k, s) })
 	}
 	c.observer.Exchanged(ctx, c.name, cached, err)
 	return token, err
@@ -107,11 +110,8 @@ func (c *Client) fetch(ctx context.Context, k key, s Subject) (Token, error) {
 // join takes part in the exchange that is under way, or begins one: then it is mine.
 func (c *Client) join(ctx context.Context, k key, s Subject) (token Token, mine bool, err error) {
 	var begun atomic.Bool
-	done := c.flight.DoChan(s.Key+"\x00"+strconv.FormatInt(s.Version, 10), func() (any, error) {
+	done := c.fly(ctx, s, func(ctx context.Context) (Token, error) {
 		begun.Store(true)
-		// Callers come and go; the exchange belongs to none of them.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTimeout)
-		defer cancel()
 		return c.exchange(ctx, k, s)
 	})
 	select {
@@ -123,6 +123,27 @@ func (c *Client) join(ctx context.Context, k key, s Subject) (token Token, mine 
 		token, _ := result.Val.(Token)
 		return token, begun.Load(), result.Err
 	}
+}
+
+// fly begins what all callers with the same subject and version share, unless it is
+// under way. They come and go; it belongs to none of them.
+func (c *Client) fly(ctx context.Context, s Subject, f func(context.Context) (Token, error)) <-chan singleflight.Result {
+	return c.flight.DoChan(s.Key+"\x00"+strconv.FormatInt(s.Version, 10), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTimeout)
+		defer cancel()
+		return f(ctx)
+	})
+}
+
+// replace makes a new token while the last one is still good. If that fails, the
+// last one stays. For those who came after its end meanwhile it is asked again, as
+// if there had been none.
+func (c *Client) replace(ctx context.Context, k key, s Subject) (Token, error) {
+	token, err := c.request(ctx, s)
+	if err != nil {
+		return c.exchange(ctx, k, s)
+	}
+	return c.cache.put(k, token), nil
 }
 
 // exchange asks the token service, and once more with a renewed subject token
@@ -162,7 +183,7 @@ func (c *Client) request(ctx context.Context, s Subject) (Token, error) {
 		Generation: Generation{ID: rand.Text()[:12]},
 	}
 	if !s.NotAfter.IsZero() && s.NotAfter.Before(token.ExpiresAt) {
-		token.ExpiresAt = s.NotAfter
+		token.ExpiresAt, token.Bounded = s.NotAfter, true
 	}
 	return token, nil
 }

@@ -17,6 +17,9 @@
 // the caller's to do. A token service that does not accept the subject token gets
 // a renewed one, once.
 //
+// In the last fifth of a token's life whoever asks gets it still, and the next one is
+// made in the background, once.
+//
 // What it leaves out: actor tokens (section 2.1) and refresh tokens that a token
 // service returns, which are dropped; and who may ask, which is package
 // credential's.

@@ -27,6 +27,11 @@ type serviceConfig struct {
 	// authMethod is one of config.AuthMethod…; empty: the key where there is one,
 	// or else the secret as the service takes it.
 	authMethod string
+	// caBundle is trusted beside the system's roots; nil: nothing is.
+	caBundle *secret.Ref
+	// denyPrivate refuses private addresses. They are allowed otherwise: the
+	// operator wrote the URL.
+	denyPrivate bool
 }
 
 // service is a token endpoint that knows us as a client.
@@ -55,15 +60,26 @@ func newService(s serviceConfig, cfg Config) (*service, error) {
 		return nil, err
 	}
 	timeout := cmp.Or(cfg.Timeout, endpoint.DefaultTimeout)
+	refused := "its address is not allowed: the name in " + s.urlField + " leads to a loopback or link-local one"
+	if s.denyPrivate {
+		refused = "its address is not allowed: the name in " + s.urlField + " leads to a private, loopback or link-local one, and allowPrivateIPs is false"
+	}
+	client := outbound.Config{
+		Timeout: timeout, Dials: cfg.Dials,
+		Policy: outbound.Policy{AllowPrivate: !s.denyPrivate, AllowLoopback: outbound.Loopback(s.url)},
+	}
+	if s.caBundle != nil {
+		pem, err := cfg.Secrets.Resolve(*s.caBundle)
+		if err != nil {
+			return nil, err
+		}
+		if client.RootCAs, err = outbound.WithSystemRoots(pem); err != nil {
+			return nil, err
+		}
+	}
 	out.client = endpoint.NewClient(endpoint.Config{
 		Label: cfg.Name, Display: "the token service of " + cfg.Name, Provider: s.provider,
-		AddressRefused: "its address is not allowed: the name in " + s.urlField + " leads to a loopback or link-local one",
-		// The operator wrote the URL, so that a private address is meant.
-		HTTP: outbound.New(outbound.Config{
-			Timeout: timeout, Dials: cfg.Dials,
-			Policy: outbound.Policy{AllowPrivate: true, AllowLoopback: outbound.Loopback(s.url)},
-		}),
-		Timeout: timeout, Observer: cfg.Observer, Now: cfg.Now,
+		AddressRefused: refused, HTTP: outbound.New(client), Timeout: timeout, Observer: cfg.Observer, Now: cfg.Now,
 	})
 	return out, nil
 }

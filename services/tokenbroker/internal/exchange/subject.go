@@ -51,10 +51,23 @@ type Token struct {
 	AccessToken secret.String
 	// ExpiresAt is when it must no longer be used: a margin before its end.
 	ExpiresAt time.Time
+	// AheadAt is when it is replaced in the background if somebody asks; zero: never.
+	AheadAt time.Time
+	// Bounded says that the subject's end comes before the token's own.
+	Bounded bool
 	// Version of the subject that it was made of.
 	Version int64
 	// Generation tells this token from others of the same subject and version.
 	Generation Generation
+}
+
+// AskAgainAt is when a holder should ask for the token again: once before its end, so
+// that the next one is made in time.
+func (t *Token) AskAgainAt(now time.Time) time.Time {
+	if now.Before(t.AheadAt) {
+		return t.AheadAt
+	}
+	return t.ExpiresAt
 }
 
 // Generation identifies an exchanged token without revealing it.

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"net/url"
 	"slices"
@@ -18,6 +19,7 @@ const grantTokenExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
 type tokenExchange struct {
 	strategy *config.TokenExchangeStrategy
 	service  *service
+	expected expected
 }
 
 func newTokenExchange(strategy *config.TokenExchangeStrategy, cfg Config) (*tokenExchange, error) {
@@ -25,17 +27,25 @@ func newTokenExchange(strategy *config.TokenExchangeStrategy, cfg Config) (*toke
 		url: strategy.TokenURL, urlField: "tokenUrl", provider: strategy.SubjectProvider,
 		clientID: strategy.ClientID, clientSecret: strategy.ClientSecret,
 		clientKey: strategy.ClientKey, authMethod: strategy.AuthMethod,
+		caBundle: strategy.CABundle, denyPrivate: strategy.DenyPrivateIPs,
 	}, cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &tokenExchange{strategy: strategy, service: s}, nil
+	return &tokenExchange{strategy: strategy, service: s, expected: expected{
+		requested: cmp.Or(strategy.RequestedTokenType, config.TokenTypeAccessToken),
+		bearer:    strategy.HeaderName == "" || strategy.HeaderName == "Authorization",
+	}}, nil
 }
 
 // Digest implements Grant.
 func (g *tokenExchange) Digest() [32]byte {
 	s := g.strategy
+	// How a token is sent does not change what it is, but what may be accepted
+	// where something else than an access token is asked for.
+	bearer := g.expected.bearer || g.expected.requested == config.TokenTypeAccessToken
 	return digest(
+		g.expected.requested, bearer,
 		s.TokenURL, s.ClientID, s.Audience, slices.Sorted(slices.Values(s.Scopes)), s.SubjectTokenType, s.SubjectProvider, s.Parameters,
 	)
 }
@@ -65,7 +75,7 @@ func (g *tokenExchange) form(subject secret.String) url.Values {
 		"subject_token":      {subject.Reveal()},
 		"subject_token_type": {g.strategy.SubjectTokenType},
 		// Services differ in what they return when it is left out.
-		"requested_token_type": {config.TokenTypeAccessToken},
+		"requested_token_type": {g.expected.requested},
 	}
 	if g.strategy.Audience != "" {
 		form.Set("audience", g.strategy.Audience)
@@ -87,7 +97,7 @@ func (g *tokenExchange) read(resp *endpoint.Response) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
-	text, lifetime, err := readAnswer(doc)
+	text, lifetime, err := g.expected.read(doc)
 	if err != nil {
 		return Issued{}, g.service.client.Malformed(err, "token exchange answer")
 	}

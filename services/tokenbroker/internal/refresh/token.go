@@ -13,6 +13,8 @@ type Token struct {
 	AccessToken secret.String
 	// IDToken is the newest one that the provider sent; often empty. It may have expired.
 	IDToken secret.String
+	// RefreshToken is for exchanges that are configured to send it. Empty when there is none.
+	RefreshToken secret.String
 	// ExpiresAt of the access token; zero when the provider did not say.
 	ExpiresAt time.Time
 	// Scopes that the provider granted.
