@@ -97,7 +97,7 @@ func (s *Service) stage(ctx context.Context, snapshot *deployment.Snapshot, sess
 		}.Complete(ctx),
 	}
 	if g.HasExpiry {
-		leg.ExpiresAt, leg.RefreshAfter = g.ExpiresAt, refresh.After(g.ExpiresAt, time.Now())
+		leg.Validity = refresh.Validity(g)
 	}
 	if p.Primary() {
 		leg.Primary = &store.PrimaryIdentity{Realm: g.Realm, SubjectField: cmp.Or(g.Identity.SubjectField, p.SubjectField()), Subject: g.Identity.Subject}

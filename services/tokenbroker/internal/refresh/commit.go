@@ -26,12 +26,8 @@ func (r *Refresher) commit(ctx context.Context, c *store.Connection, old seal.To
 	if tokens.IDToken.IsZero() {
 		tokens.IDToken = old.IDToken
 	}
-	grant := store.Grant{Scopes: g.Scopes}
-	if g.HasExpiry {
-		grant.ExpiresAt, grant.RefreshAfter = g.ExpiresAt, After(g.ExpiresAt, time.Now())
-	}
 	r.noteScopes(ctx, c, g.Scopes)
-	next, committed, err := r.put(ctx, c, tokens, grant, false)
+	next, committed, err := r.put(ctx, c, tokens, store.Renewal{Grant: store.Grant{Scopes: g.Scopes}, Validity: Validity(g)})
 	if committed || err != nil {
 		return committed, err
 	}
@@ -60,18 +56,17 @@ func (r *Refresher) noteScopes(ctx context.Context, c *store.Connection, granted
 	}
 }
 
-// put makes tokens the version after c, and returns what it tried to make.
-func (r *Refresher) put(ctx context.Context, c *store.Connection, tokens seal.Tokens, grant store.Grant, doubted bool) (next *store.Connection, committed bool, err error) {
+// put makes tokens the version after c, with what renewal says of them, and returns
+// what it tried to make.
+func (r *Refresher) put(ctx context.Context, c *store.Connection, tokens seal.Tokens, renewal store.Renewal) (next *store.Connection, committed bool, err error) {
 	made := *c
 	made.Version++
-	made.Grant, made.Refreshable = grant, true
+	made.Grant, made.Refreshable = renewal.Grant, true
 	if made.Sealed, err = r.cfg.Sealer.SealTokens(ctx, tokens, made.Place()); err != nil {
 		return nil, false, err
 	}
-	renewal := store.Renewal{
-		ConnectionID: c.ID, PresentedVersion: c.Version, Grant: made.Grant, Doubted: doubted,
-		Record: record(ctx, c, audit.ConnectionRefreshed, audit.Success),
-	}
+	renewal.ConnectionID, renewal.PresentedVersion, renewal.Grant = c.ID, c.Version, made.Grant
+	renewal.Record = record(ctx, c, audit.ConnectionRefreshed, audit.Success)
 	if committed, err = r.keepTrying(ctx, renewal); committed {
 		r.finished(ctx, renewal.Record)
 	}
@@ -93,7 +88,8 @@ func (r *Refresher) handOver(ctx context.Context, now *store.Connection, spent, 
 		return true, nil
 	}
 	tokens.RefreshToken = granted
-	_, done, err = r.put(ctx, now, tokens, now.Grant, true) // who knows what was presented meanwhile
+	// Doubted: who knows what was presented meanwhile.
+	_, done, err = r.put(ctx, now, tokens, store.Renewal{Grant: now.Grant, SameToken: true, Doubted: true})
 	return done, err
 }
 

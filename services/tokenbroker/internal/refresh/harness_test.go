@@ -138,12 +138,18 @@ type fixture struct {
 // newFixture logs alice in; her token ends after ttl, zero means never.
 func newFixture(t *testing.T, ttl time.Duration) *fixture {
 	t.Helper()
+	return newFixtureAt(t, pgtest.URL(t, schema.Migrations()), ttl)
+}
+
+// newFixtureAt is newFixture on a database that has the schema.
+func newFixtureAt(t *testing.T, url secret.String, ttl time.Duration) *fixture {
+	t.Helper()
 	key := make([]byte, seal.KeySize)
 	rand.Read(key)
 	keys, err := seal.NewFileKeys(secret.NewBytes(key))
 	must(t, err)
 	f := &fixture{
-		t: t, url: pgtest.URL(t, schema.Migrations()), sealer: seal.NewSealer(keys),
+		t: t, url: url, sealer: seal.NewSealer(keys),
 		upstream: &provider{primary: true, inDoubt: config.RefreshInDoubtRetry, current: "rt-1"},
 		granted: seal.Tokens{
 			AccessToken: secret.New("at-1"), RefreshToken: secret.New("rt-1"), IDToken: secret.New("it-1"),
@@ -178,8 +184,8 @@ func (f *fixture) login(ttl time.Duration) {
 		Record:  audit.Record{Action: audit.LegRedeemed, Outcome: audit.Success},
 	}
 	if ttl != 0 {
-		leg.ExpiresAt = time.Now().Add(ttl)
-		leg.RefreshAfter = refresh.After(leg.ExpiresAt, leg.ExpiresAt.Add(-time.Hour))
+		ends := time.Now().Add(ttl)
+		leg.Validity = store.Validity{EndsAt: ends, RenewAt: refresh.After(ends, ends.Add(-time.Hour))}
 	}
 	staged, err := f.store.StageLeg(ctx, leg)
 	must(f.t, err)

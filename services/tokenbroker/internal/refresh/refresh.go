@@ -176,7 +176,7 @@ func (r *Refresher) Token(ctx context.Context, sessionID, provider string) (Toke
 		}
 	}
 	return Token{
-		AccessToken: tokens.AccessToken, IDToken: tokens.IDToken, RefreshToken: tokens.RefreshToken, ExpiresAt: c.ExpiresAt, Scopes: c.Scopes, Realm: c.Realm,
+		AccessToken: tokens.AccessToken, IDToken: tokens.IDToken, RefreshToken: tokens.RefreshToken, ExpiresAt: c.Clock.EndsAt, Scopes: c.Scopes, Realm: c.Realm,
 		UserID: c.UserID, ConnectionID: c.ID, Version: c.Version,
 		ObservedPosition: opening.Session.Position,
 	}, nil

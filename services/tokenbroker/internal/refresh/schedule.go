@@ -3,6 +3,9 @@ package refresh
 import (
 	"math/rand/v2"
 	"time"
+
+	"chatelaine.dev/services/tokenbroker/internal/store"
+	"chatelaine.dev/services/tokenbroker/internal/upstream"
 )
 
 const (
@@ -19,6 +22,14 @@ const (
 	// maxRetryAfter bounds what a provider may ask for.
 	maxRetryAfter = 10 * time.Minute
 )
+
+// Validity is until when the token of a grant is good, and when to renew it.
+func Validity(g *upstream.Grant) store.Validity {
+	if !g.HasExpiry {
+		return store.Validity{}
+	}
+	return store.Validity{EndsAt: g.ExpiresAt, RenewAt: After(g.ExpiresAt, time.Now())}
+}
 
 // After returns when to renew a token that ends at expiresAt, as of now; zero for
 // one without an end. Jitter keeps tokens that were made together apart.

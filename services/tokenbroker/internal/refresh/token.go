@@ -15,7 +15,7 @@ type Token struct {
 	IDToken secret.String
 	// RefreshToken is for exchanges that are configured to send it. Empty when there is none.
 	RefreshToken secret.String
-	// ExpiresAt of the access token; zero when the provider did not say.
+	// ExpiresAt of the access token, by this process's clock; zero when the provider did not say.
 	ExpiresAt time.Time
 	// Scopes that the provider granted.
 	Scopes []string

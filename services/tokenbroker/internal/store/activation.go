@@ -184,9 +184,12 @@ func unlockUser(ctx context.Context, c *change, a *Activation) error {
 	return voidSessions(ctx, c, a.UserID)
 }
 
-// promote returns when the leg came.
+// promote returns when the leg came. The token's end is that of the leg.
 func promote(ctx context.Context, c *change, session *Session, p *Promotion) (came time.Time, err error) {
-	err = c.QueryRow(ctx, `DELETE FROM tokenbroker.staged_legs WHERE id = $1 AND session_id = $2 RETURNING created_at`, p.LegID, session.ID).Scan(&came)
+	var expires, refresh *time.Time
+	err = c.QueryRow(ctx, `
+		DELETE FROM tokenbroker.staged_legs WHERE id = $1 AND session_id = $2 RETURNING created_at, expires_at, refresh_after`,
+		p.LegID, session.ID).Scan(&came, &expires, &refresh)
 	if postgres.IsNoRows(err) {
 		return came, errStale // the leg was run again, or skipped
 	}
@@ -201,7 +204,7 @@ func promote(ctx context.Context, c *change, session *Session, p *Promotion) (ca
 			VALUES ($1, $2, $3, $4, $5, $6, $7, 'active', 1, $8, $9, $10, clock_timestamp(), $11, $12, $13)
 			ON CONFLICT ON CONSTRAINT connections_account DO NOTHING`,
 			p.ConnectionID, session.UserID, p.Provider, p.Realm, p.Subject, p.Name, textArray(p.Scopes),
-			p.Refreshable, timeOrNull(p.ExpiresAt), timeOrNull(p.RefreshAfter),
+			p.Refreshable, expires, refresh,
 			p.Sealed.KeyID, p.Sealed.WrappedKey, p.Sealed.Ciphertext)
 	} else {
 		columns, condition := renewedColumns, ``
@@ -214,7 +217,7 @@ func promote(ctx context.Context, c *change, session *Session, p *Promotion) (ca
 				`+columns+`
 			WHERE id = $1 AND version = $2`+condition,
 			p.ConnectionID, p.FromVersion, p.Name, textArray(p.Scopes),
-			p.Refreshable, timeOrNull(p.ExpiresAt), timeOrNull(p.RefreshAfter),
+			p.Refreshable, expires, refresh,
 			p.Sealed.KeyID, p.Sealed.WrappedKey, p.Sealed.Ciphertext)
 		c.connectionChanged(p.ConnectionID)
 	}

@@ -120,8 +120,10 @@ type Opening struct {
 func (s *Store) Open(ctx context.Context, sessionID, provider string) (Opening, error) {
 	o := Opening{Session: ActiveSession{ID: sessionID}}
 	var r connectionRow
+	var left float64
+	asked := time.Now()
 	err := s.pool.QueryRow(ctx, `
-		SELECT s.user_id, s.client_id, s.expires_at, u.locked_at IS NOT NULL, h.position,
+		SELECT s.user_id, s.client_id, extract(epoch FROM s.expires_at - clock_timestamp())::float8, u.locked_at IS NOT NULL, h.position,
 			`+connectionColumns+`
 		FROM tokenbroker.sessions s
 		JOIN tokenbroker.users u ON u.id = s.user_id
@@ -130,12 +132,16 @@ func (s *Store) Open(ctx context.Context, sessionID, provider string) (Opening, 
 		LEFT JOIN tokenbroker.connections c ON c.id = l.connection_id AND c.user_id = s.user_id
 		WHERE s.id = $1 AND s.state = 'active' AND s.expires_at > clock_timestamp()`, sessionID, provider).
 		Scan(append([]any{
-			&o.Session.UserID, &o.Session.ClientID, &o.Session.ExpiresAt, &o.Session.Locked, &o.Session.Position,
+			&o.Session.UserID, &o.Session.ClientID, &left, &o.Session.Locked, &o.Session.Position,
 		}, r.targets()...)...)
 	if postgres.IsNoRows(err) {
 		return Opening{}, sessionEnded()
 	}
+	o.Session.ExpiresAt = asked.Add(interval(&left))
 	o.Connection = r.connection()
+	if c := o.Connection; c != nil && !c.ExpiresAt.IsZero() {
+		c.Clock.EndsAt = asked.Add(c.Clock.Remaining)
+	}
 	return o, postgres.Fault(err)
 }
 

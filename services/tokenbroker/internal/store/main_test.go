@@ -54,9 +54,9 @@ func leg(session, provider, realm, subject string) store.NewLeg {
 			Account: store.Account{Realm: realm, Subject: subject, Name: subject + "-name"},
 			Grant: store.Grant{
 				Scopes: []string{"read"}, Refreshable: true, Sealed: sealedFor(provider + subject),
-				ExpiresAt: time.Now().Add(time.Hour), RefreshAfter: time.Now().Add(59 * time.Minute),
 			},
 		},
+		Validity:   store.Validity{EndsAt: time.Now().Add(time.Hour), RenewAt: time.Now().Add(59 * time.Minute)},
 		Configured: []string{"corp", "hub"},
 		Record:     audit.Record{Action: audit.LegRedeemed, Outcome: audit.Success, SessionID: session, Provider: provider},
 	}

@@ -84,6 +84,10 @@ type Renewal struct {
 	// PresentedVersion is the version whose refresh token was used.
 	PresentedVersion int64
 	Grant
+	// Validity of the access token, unless SameToken says that it is the one which is
+	// stored: then its end stays.
+	Validity  Validity
+	SameToken bool
 	// Doubted says that the provider may have ended the grant all the same, since it
 	// was shown a spent token.
 	Doubted bool
@@ -97,14 +101,17 @@ type Renewal struct {
 // reuse may have ended the grant of both.
 func (s *Store) CommitRenewal(ctx context.Context, r Renewal) (committed bool, err error) {
 	err = s.change(ctx, func(c *change) error {
+		ends, renew := r.Validity.left()
 		tag, err := c.Exec(ctx, `
-			UPDATE tokenbroker.connections SET status = 'active', version = version + 1, scopes = $3,
-				refreshable = $4, expires_at = $5, refresh_after = $6, key_id = $7, wrapped_key = $8, sealed_tokens = $9,
-				doubted = $10 OR doubtful_attempts > 0 OR status <> 'active',
+			UPDATE tokenbroker.connections SET status = 'active', version = version + 1, scopes = $3, refreshable = $4,
+				expires_at = CASE WHEN $10 THEN expires_at ELSE clock_timestamp() + make_interval(secs => $5) END,
+				refresh_after = CASE WHEN $10 THEN refresh_after ELSE clock_timestamp() + make_interval(secs => $6) END,
+				key_id = $7, wrapped_key = $8, sealed_tokens = $9,
+				doubted = $11 OR doubtful_attempts > 0 OR status <> 'active',
 				`+newVersionColumns+`, `+attemptColumns+`
 			WHERE id = $1 AND version = $2 AND status <> 'disconnected'`,
 			r.ConnectionID, r.PresentedVersion, textArray(r.Scopes), r.Refreshable,
-			timeOrNull(r.ExpiresAt), timeOrNull(r.RefreshAfter), r.Sealed.KeyID, r.Sealed.WrappedKey, r.Sealed.Ciphertext, r.Doubted)
+			ends, renew, r.Sealed.KeyID, r.Sealed.WrappedKey, r.Sealed.Ciphertext, r.SameToken, r.Doubted)
 		if err != nil {
 			return err
 		}

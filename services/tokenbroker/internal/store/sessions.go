@@ -131,17 +131,20 @@ func (s *Store) ListSessions(ctx context.Context, userID string, after Cursor, l
 func (s *Store) ActiveSession(ctx context.Context, id string) (ActiveSession, error) {
 	a := ActiveSession{ID: id}
 	var usedLately bool
+	var left float64
+	asked := time.Now()
 	err := s.pool.QueryRow(ctx, `
-		SELECT s.user_id, s.client_id, s.expires_at, u.locked_at IS NOT NULL, h.position,
+		SELECT s.user_id, s.client_id, extract(epoch FROM s.expires_at - clock_timestamp())::float8, u.locked_at IS NOT NULL, h.position,
 			coalesce(s.last_used_at > clock_timestamp() - interval '1 minute', false)
 		FROM tokenbroker.sessions s
 		JOIN tokenbroker.users u ON u.id = s.user_id
 		CROSS JOIN tokenbroker.event_head h
 		WHERE s.id = $1 AND s.state = 'active' AND s.expires_at > clock_timestamp()`, id).
-		Scan(&a.UserID, &a.ClientID, &a.ExpiresAt, &a.Locked, &a.Position, &usedLately)
+		Scan(&a.UserID, &a.ClientID, &left, &a.Locked, &a.Position, &usedLately)
 	if postgres.IsNoRows(err) {
 		return ActiveSession{}, sessionEnded()
 	}
+	a.ExpiresAt = asked.Add(interval(&left))
 	if err == nil && !usedLately {
 		_, err = s.pool.Exec(ctx, `
 			UPDATE tokenbroker.sessions SET last_used_at = date_trunc('minute', clock_timestamp())

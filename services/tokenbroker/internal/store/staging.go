@@ -37,6 +37,8 @@ func deleteStaged(ctx context.Context, tx pgx.Tx, sessionID string, providers ..
 // NewLeg is a leg that an upstream has granted.
 type NewLeg struct {
 	StagedLeg
+	// Validity of the access token.
+	Validity Validity
 	// Primary is set for the primary provider's leg: it sets the session's user.
 	Primary *PrimaryIdentity
 	// Configured are the names of all providers that the configuration has.
@@ -80,7 +82,7 @@ func (s *Store) StageLeg(ctx context.Context, leg NewLeg) (staged Staged, err er
 		if len(replaced) > 0 {
 			staged.Replaced = &replaced[0]
 		}
-		if err := insertStaged(ctx, c, &leg.StagedLeg); err != nil {
+		if err := insertStaged(ctx, c, &leg); err != nil {
 			return err
 		}
 		if staged.Previous, err = previousAccount(ctx, c, session.UserID, &leg); err != nil {
@@ -121,12 +123,14 @@ func setUser(ctx context.Context, tx pgx.Tx, session *Session, primary *PrimaryI
 	return fault.New(fault.Precondition, "the session belongs to another person").WithReason(reason.IdentityInvalid)
 }
 
-func insertStaged(ctx context.Context, tx pgx.Tx, l *StagedLeg) error {
+func insertStaged(ctx context.Context, tx pgx.Tx, l *NewLeg) error {
+	ends, renew := l.Validity.left()
 	_, err := tx.Exec(ctx, `
 		INSERT INTO tokenbroker.staged_legs (`+stagedColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
+			clock_timestamp() + make_interval(secs => $9), clock_timestamp() + make_interval(secs => $10), $11, $12, $13)`,
 		l.ID, l.SessionID, l.Provider, l.Realm, l.Subject, l.Name, textArray(l.Scopes), l.Refreshable,
-		timeOrNull(l.ExpiresAt), timeOrNull(l.RefreshAfter), l.Sealed.KeyID, l.Sealed.WrappedKey, l.Sealed.Ciphertext)
+		ends, renew, l.Sealed.KeyID, l.Sealed.WrappedKey, l.Sealed.Ciphertext)
 	return err
 }
 

@@ -78,7 +78,7 @@ type ActiveSession struct {
 	ID       string
 	UserID   string
 	ClientID string
-	// ExpiresAt is when the session ends unless it is touched.
+	// ExpiresAt is when the session ends unless it is touched, by this process's clock.
 	ExpiresAt time.Time
 	// Locked says that the user's primary provider ended its grant: nothing of
 	// the session may be used before the next login.
@@ -102,12 +102,36 @@ type Grant struct {
 	Scopes []string
 	// Refreshable says that there is a refresh token among the sealed tokens.
 	Refreshable bool
-	// ExpiresAt of the access token; zero when the provider did not say.
+	// ExpiresAt of the access token, by the database's clock as RefreshAfter; zero
+	// when the provider did not say. What is written takes both from Validity.
 	ExpiresAt time.Time
 	// RefreshAfter is when to renew ahead of expiry; zero when ExpiresAt is.
 	RefreshAfter time.Time
 	// Sealed are the tokens.
 	Sealed seal.Sealed
+}
+
+// Validity says until when a token is good that was granted just now, by this
+// process's clock. It is stored as what is left of it, from which the database
+// counts on: the two clocks may differ by more than a token lives.
+type Validity struct {
+	// EndsAt is when the access token expires; zero when the provider did not say.
+	EndsAt time.Time
+	// RenewAt is when to renew ahead of that; zero when EndsAt is.
+	RenewAt time.Time
+}
+
+// left returns the seconds until both, nil for none.
+func (v Validity) left() (ends, renew *float64) {
+	return secondsUntil(v.EndsAt), secondsUntil(v.RenewAt)
+}
+
+func secondsUntil(at time.Time) *float64 {
+	if at.IsZero() {
+		return nil
+	}
+	left := seconds(time.Until(at))
+	return &left
 }
 
 // StagedLeg is a leg whose tokens wait for the session's activation.
@@ -153,6 +177,9 @@ type ConnectionClock struct {
 	Due bool
 	// Remaining is how long the access token lives on; zero without an expiry.
 	Remaining time.Duration
+	// EndsAt is when that is over by this process's clock; Open alone sets it. Zero
+	// without an expiry.
+	EndsAt time.Time
 	// LeaseRemaining is how long somebody's lease lasts; zero without one.
 	LeaseRemaining time.Duration
 	// RetryIn is how long back-off lasts; zero without any.
