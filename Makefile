@@ -109,8 +109,8 @@ k8s-keys: build ## Make the keys and passwords that the Kubernetes demo puts int
 	@$(BIN)/chatelaine-dev init --dir deploy/kubernetes/components/world/material
 
 .PHONY: k8s-test
-k8s-test: k8s-keys ## Apply both overlays to the cluster of KUBECONFIG, log in, replace every pod under load (docs/kubernetes.md)
-	go test -tags=k8s -count=1 -timeout=30m -v ./deploy/kubernetes/cluster
+k8s-test: k8s-keys ## Apply both overlays to the cluster of KUBECONFIG, log in, replace and kill every kind of pod and Postgres under load (docs/kubernetes.md)
+	go test -tags=k8s -count=1 -timeout=60m -v ./deploy/kubernetes/cluster
 
 ## Set-up
 

@@ -42,8 +42,8 @@ func main() {
 			return load.Walk(ctx, cfg)
 		}
 		stats, err := load.Run(ctx, cfg)
-		if err == nil && stats.Failed > 0 {
-			err = errors.New(fmt.Sprint(stats.Failed, " failures; the last: ", stats.Last))
+		if bad := stats.Failed + stats.Unavailable; err == nil && bad > 0 {
+			err = errors.New(fmt.Sprint(bad, " failures; the last: ", stats.Last))
 		}
 		return err
 	})

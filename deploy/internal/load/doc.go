@@ -8,7 +8,7 @@
 //
 // A request is sent once. What the client's HTTP library sends again by itself, as
 // every client's does, is not counted; everything else that is not the right answer
-// is a failure.
+// is a failure, or, where the answer was prompt and said to come again, counted as unavailable.
 //
 // What it leaves out: benchmarks. It works at a steady, modest rate.
 package load

@@ -29,7 +29,8 @@ type Config struct {
 	// Dials maps the HOST:PORT of a URL to the HOST:PORT to connect to.
 	Dials   map[string]string
 	Account browse.Account
-	// Callers and People work at once, each with a pause after each thing it did.
+	// Callers and People work at once, each with a pause after each thing it did. Every
+	// second caller keeps its connections; the others, and people, come with new ones each time.
 	Callers, People int
 	CallPause       time.Duration
 	LoginPause      time.Duration
@@ -46,8 +47,8 @@ type client struct {
 	oauth *journey.Client
 }
 
-// register discovers and registers, as a new client does.
-func register(ctx context.Context, cfg Config) (*client, error) {
+// newHTTP is the HTTP client of one machine.
+func newHTTP(cfg Config) *http.Client {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if to, ok := cfg.Dials[address]; ok {
@@ -60,7 +61,19 @@ func register(ctx context.Context, cfg Config) (*client, error) {
 		// connection that its server is just closing.
 		IdleConnTimeout: 30 * time.Second,
 	}
-	c := &client{cfg: cfg, http: &http.Client{Transport: transport, Timeout: requestTimeout}}
+	return &http.Client{Transport: transport, Timeout: requestTimeout}
+}
+
+// elsewhere is the same OAuth client on another machine, with connections of its own.
+func (c *client) elsewhere() *client {
+	oauth := *c.oauth
+	oauth.HTTP = newHTTP(c.cfg)
+	return &client{cfg: c.cfg, http: oauth.HTTP, oauth: &oauth}
+}
+
+// register discovers and registers, as a new client does.
+func register(ctx context.Context, cfg Config) (*client, error) {
+	c := &client{cfg: cfg, http: newHTTP(cfg)}
 	found, err := journey.Discover(ctx, c.http, cfg.MCPURL)
 	if err != nil {
 		return nil, err
@@ -136,8 +149,8 @@ func Run(ctx context.Context, cfg Config) (Stats, error) {
 	}
 	r := &recorder{begin: time.Now(), log: cfg.Out}
 	var group sync.WaitGroup
-	for range cfg.Callers {
-		group.Go(func() { c.callers(ctx, r, first) })
+	for i := range cfg.Callers {
+		group.Go(func() { c.callers(ctx, r, first, i%2 == 0) })
 	}
 	for range cfg.People {
 		group.Go(func() { c.people(ctx, r) })
@@ -158,51 +171,76 @@ func Run(ctx context.Context, cfg Config) (Stats, error) {
 // callsPerSession is how many calls one MCP session gets.
 const callsPerSession = 30
 
+// afterFailure is how long a client waits before it tries again.
+const afterFailure = time.Second
+
 // callers calls tools in one session after the other.
-func (c *client) callers(ctx context.Context, r *recorder, login *journey.Login) {
-	work := context.WithoutCancel(ctx) // what has begun may end
+func (c *client) callers(ctx context.Context, r *recorder, login *journey.Login, keepConnections bool) {
 	for ctx.Err() == nil {
-		begin := time.Now()
-		session, err := login.Connect(work, journey.ConnectOptions{})
-		r.note("connect", sessions, begin, err)
-		if err != nil {
-			pause(ctx, time.Second)
+		if keepConnections {
+			c.session(ctx, r, login)
 			continue
 		}
-		for i := 0; i < callsPerSession && ctx.Err() == nil; i++ {
-			begin := time.Now()
-			_, err := call(work, session, i)
-			r.note(tools[i%len(tools)], calls, begin, err)
-			pause(ctx, c.cfg.CallPause)
-		}
-		_ = session.Close() // the gateway ends it by itself, too
+		other := c.elsewhere()
+		moved := *login
+		moved.Client = other.oauth
+		other.session(ctx, r, &moved)
+		other.http.CloseIdleConnections()
 	}
 }
 
-// people logs in, calls once, and spends a refresh token.
-func (c *client) people(ctx context.Context, r *recorder) {
-	work := context.WithoutCancel(ctx)
-	for ; ctx.Err() == nil; pause(ctx, c.cfg.LoginPause) {
-		begin := time.Now()
-		login, err := c.login(work)
-		r.note("login", logins, begin, err)
-		if err != nil {
-			continue
-		}
-		begin = time.Now()
-		session, err := login.Connect(work, journey.ConnectOptions{})
-		r.note("connect", sessions, begin, err)
-		if err != nil {
-			continue
-		}
-		begin = time.Now()
-		_, err = call(work, session, 0)
-		r.note("first call", calls, begin, err)
-		_ = session.Close()
-		begin = time.Now()
-		_, err = c.oauth.Refresh(work, login.Token.RefreshToken)
-		r.note("refresh", refreshes, begin, err)
+// session calls tools in one session. After a failure it waits, and ends: the next session is new.
+func (c *client) session(ctx context.Context, r *recorder, login *journey.Login) {
+	work := context.WithoutCancel(ctx) // what has begun may end
+	begin := time.Now()
+	session, err := login.Connect(work, journey.ConnectOptions{})
+	r.note("connect", sessions, begin, err)
+	if err != nil {
+		pause(ctx, afterFailure)
+		return
 	}
+	defer func() { _ = session.Close() }() // the gateway ends it by itself, too
+	for i := 0; i < callsPerSession && ctx.Err() == nil; i++ {
+		begin := time.Now()
+		_, err := call(work, session, i)
+		r.note(tools[i%len(tools)], calls, begin, err)
+		if err != nil {
+			pause(ctx, afterFailure)
+			return
+		}
+		pause(ctx, c.cfg.CallPause)
+	}
+}
+
+// people logs in, calls once, and spends a refresh token, each time at another machine.
+func (c *client) people(ctx context.Context, r *recorder) {
+	for ; ctx.Err() == nil; pause(ctx, c.cfg.LoginPause) {
+		person := c.elsewhere()
+		person.visit(context.WithoutCancel(ctx), r)
+		person.http.CloseIdleConnections()
+	}
+}
+
+func (c *client) visit(ctx context.Context, r *recorder) {
+	begin := time.Now()
+	login, err := c.login(ctx)
+	r.note("login", logins, begin, err)
+	if err != nil {
+		return
+	}
+	begin = time.Now()
+	session, err := login.Connect(ctx, journey.ConnectOptions{})
+	r.note("connect", sessions, begin, err)
+	if err != nil {
+		return
+	}
+	begin = time.Now()
+	_, err = call(ctx, session, 0)
+	r.note("first call", calls, begin, err)
+	_ = session.Close()
+	begin = time.Now()
+	_, err = c.oauth.Refresh(ctx, login.Token.RefreshToken)
+	r.note("refresh", refreshes, begin, err)
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -15,11 +15,14 @@ type Stats struct {
 	Sessions  int     `json:"sessions"`  // MCP sessions opened
 	Logins    int     `json:"logins"`    // whole logins, code redemption included
 	Refreshes int     `json:"refreshes"` // refresh grants
-	Failed    int     `json:"failed"`    // of all these
+	Failed    int     `json:"failed"`    // of all these: no answer, a wrong one, a broken connection
+	// Unavailable counts those that were told clearly, and at once, to come again.
+	Unavailable int `json:"unavailable"`
 	// SlowestMS is the longest of them, in milliseconds, since the line before.
 	SlowestMS int64 `json:"slowest_ms"`
-	// Last failure, for people.
-	Last string `json:"last,omitempty"`
+	// Last is the last of the failed and the unavailable, for people; LastSeconds is when it ended.
+	Last        string  `json:"last,omitempty"`
+	LastSeconds float64 `json:"last_seconds,omitempty"`
 }
 
 // recorder counts; it is safe for concurrent use.
@@ -41,10 +44,17 @@ func (r *recorder) note(what string, count func(*Stats) *int, begin time.Time, e
 		*count(&r.stats)++
 		return
 	}
-	r.stats.Failed++
+	kind := "failure"
+	if unavailable(err) && took < promptly {
+		kind = "unavailable"
+		r.stats.Unavailable++
+	} else {
+		r.stats.Failed++
+	}
 	r.stats.Last = fmt.Sprintf("%s: %v", what, err)
+	r.stats.LastSeconds = time.Since(r.begin).Seconds()
 	_ = json.NewEncoder(r.log).Encode(map[string]any{ // nobody to tell
-		"failure": what, "error": err.Error(), "seconds": time.Since(r.begin).Seconds(), "took_ms": took.Milliseconds(),
+		kind: what, "error": err.Error(), "seconds": r.stats.LastSeconds, "took_ms": took.Milliseconds(),
 	})
 }
 
