@@ -27,6 +27,9 @@ const (
 	revision = "0123456789abcdef0123456789abcdef01234567"
 )
 
+// waitSeconds is how long a start may take, building apart.
+const waitSeconds = "600"
+
 // TestMain removes the images before and after, so that the first `up` has to build them.
 func TestMain(m *testing.M) {
 	code := 1
@@ -122,7 +125,7 @@ func start(t *testing.T, profiles ...string) *project {
 	p.compose("--profile=*", "down", "--volumes") // what an interrupted run left
 	built := len(images(t)) == 0
 	begun := time.Now()
-	p.compose("up", "--detach", "--wait", "--wait-timeout=180")
+	p.compose("up", "--detach", "--wait", "--wait-timeout="+waitSeconds)
 	t.Logf("everything is healthy after %s; images built by it: %t", time.Since(begun).Round(time.Second), built)
 	p.material()
 	return p

@@ -25,7 +25,7 @@ func TestEndToEndTestsPassAgainstTwoReplicasOfWhichOneDies(t *testing.T) {
 	p.checkShares()
 	p.endToEndWithDeaths("one replica of each killed meanwhile", "gateway", "tokenbroker", "authserver")
 	p.endToEnd("one replica of each left")
-	p.compose("up", "--detach", "--wait", "--wait-timeout=180")
+	p.compose("up", "--detach", "--wait", "--wait-timeout="+waitSeconds)
 	p.endToEnd("two replicas again")
 }
 
@@ -48,7 +48,7 @@ func (p *project) checkHealthFollows() {
 func (p *project) untilHealth(service, want string) {
 	p.t.Helper()
 	container, begun := p.container(service), time.Now()
-	deadline := time.NewTimer(90 * time.Second)
+	deadline := time.NewTimer(3 * time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -95,24 +97,37 @@ func (p *project) endToEndWithDeaths(what string, victims ...string) {
 		return
 	}
 	s.explain(failed)
-	for _, name := range failed {
-		if !slices.ContainsFunc(s.deaths, s.tests[name].meets) {
-			p.t.Errorf("%s: %s failed, though it met no death", what, name)
-		}
+	for _, name := range s.unexcused() {
+		p.t.Errorf("%s: %s failed, though it met no death", what, name)
 	}
 	p.endToEnd("tried again, having met a death: "+strings.Join(failed, ", "), failed...)
 }
 
-// run runs `go test` and follows what it says. A failed test is left to the caller.
+// suiteBinary builds the tests once, so that a run begins at once.
+func (p *project) suiteBinary() string {
+	p.t.Helper()
+	binary := filepath.Join(p.dir, "e2e.test")
+	if _, err := os.Stat(binary); err == nil {
+		return binary
+	}
+	cmd := exec.CommandContext(p.t.Context(), "go", "test", "-c", "-o", binary, ".")
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		p.t.Fatalf("build the tests: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// run runs the tests and follows what it says. A failed test is left to the caller.
 func (s *suite) run(what string, names ...string) {
 	t := s.project.t
 	t.Helper()
 	s.tests = map[string]*testRun{}
-	args := []string{"test", "-count=1", "-timeout=15m", "-json"}
+	args := []string{"tool", "test2json", "-t", s.project.suiteBinary(), "-test.v=test2json", "-test.timeout=20m"}
 	if len(names) > 0 {
-		args = append(args, "-run=^("+strings.Join(names, "|")+")$")
+		args = append(args, "-test.run=^("+strings.Join(names, "|")+")$")
 	}
-	cmd := exec.CommandContext(t.Context(), "go", append(args, ".")...)
+	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = ".."
 	// CI: what a test needs and this machine lacks is a failure, and no skip.
 	cmd.Env = append(s.project.env, "CI=true", "CHATELAINE_E2E_ATTACH="+s.project.dir, "CHATELAINE_E2E_DATABASE_URL="+s.project.databaseURL())
@@ -132,12 +147,12 @@ func (s *suite) run(what string, names ...string) {
 	if followed != nil {
 		t.Fatal(followed)
 	}
-	if err != nil && len(s.named("fail")) == 0 { // it did not build, or was cut off
-		t.Fatalf("go test: %v\n%s", err, tail(s.output.String()))
+	if err != nil && len(s.named("fail")) == 0 { // it did not begin, or was cut off
+		t.Fatalf("the tests: %v\n%s", err, tail(s.output.String()))
 	}
 }
 
-// event is what `go test -json` writes of one test (`go doc test2json`).
+// event is what test2json writes of one test (`go doc test2json`).
 type event struct {
 	Time                 time.Time
 	Action, Test, Output string
@@ -200,6 +215,13 @@ func (s *suite) named(outcome string) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// unexcused are the tests that failed and were not running when a replica died.
+func (s *suite) unexcused() []string {
+	return slices.DeleteFunc(s.named("fail"), func(name string) bool {
+		return slices.ContainsFunc(s.deaths, s.tests[name].meets)
+	})
 }
 
 // explain shows what the tests said.
