@@ -222,9 +222,9 @@ func (m *Memory) hear(msg *brokerv1.WatchSessionsResponse) {
 	connection := msg.GetConnectionChanged().GetConnectionId()
 	switch { // before the entry is void: what is exchanged next is of the new tokens
 	case session != "":
-		m.exchanged.Forget(exchange.SessionKey(session))
+		m.exchanged.Forget(exchange.SessionKey(session), msg.GetPosition())
 	case connection != "":
-		m.exchanged.Forget(exchange.ConnectionKey(connection))
+		m.exchanged.Forget(exchange.ConnectionKey(connection), msg.GetPosition())
 	}
 	now := m.cfg.Now()
 	m.mu.Lock()

@@ -182,7 +182,7 @@ func (s *Service) subject(ctx context.Context, r *request, c *credential) (excha
 		return s.connectionSubject(r, &t), nil
 	case minted(r.plan.deployment, strategy):
 		return exchange.Subject{
-			Key:   exchange.SessionKey(r.caller.sessionID),
+			Key: exchange.SessionKey(r.caller.sessionID), Position: r.caller.position,
 			Token: func(ctx context.Context) (secret.String, error) { return s.mint(ctx, r) },
 		}, nil
 	}
@@ -198,7 +198,7 @@ func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subje
 	strategy := r.backend.Strategy.TokenExchange
 	provider := strategy.SubjectProvider
 	return exchange.Subject{
-		Key: exchange.ConnectionKey(t.ConnectionID), Version: t.Version,
+		Key: exchange.ConnectionKey(t.ConnectionID), Version: t.Version, Position: t.ObservedPosition,
 		Token: func(context.Context) (secret.String, error) {
 			token := t.AccessToken
 			switch strategy.SubjectTokenType {

@@ -41,7 +41,9 @@ type key struct {
 type entry struct {
 	key     key
 	version int64
-	token   Token // without a generation: none
+	// position of the events that the subject's tokens have taken into account.
+	position int64
+	token    Token // without a generation: none
 	// rejections and rejectedAt are of this version.
 	rejections int
 	rejectedAt time.Time
@@ -66,12 +68,15 @@ func NewCache(size int, now func() time.Time) *Cache {
 	}
 }
 
-// Forget drops what was made of a subject's tokens.
-func (c *Cache) Forget(subject string) {
+// Forget drops what was made of a subject's tokens, because of the event at that
+// position. What was made of tokens that were read after the event stays.
+func (c *Cache) Forget(subject string, position int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k := range c.subjects[subject] {
-		c.remove(c.entries[k])
+		if element := c.entries[k]; element.Value.(*entry).position < position {
+			c.remove(element)
+		}
 	}
 }
 
@@ -93,8 +98,9 @@ func (c *Cache) get(k key, version int64) (token Token, refusal error, ok bool) 
 	return e.token, nil, true
 }
 
-// put keeps a token, and returns it with its generation.
-func (c *Cache) put(k key, token Token) Token {
+// put keeps a token that was made of what was read at a position, and returns it with
+// its generation.
+func (c *Cache) put(k key, token Token, position int64) Token {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.make(k, token.Version)
@@ -105,7 +111,7 @@ func (c *Cache) put(k key, token Token) Token {
 	if !token.Bounded {
 		token.AheadAt = token.ExpiresAt.Add(-lastFifth(token.ExpiresAt.Sub(c.now())))
 	}
-	e.token, e.refusal, e.aheadAt = token, nil, token.AheadAt
+	e.token, e.refusal, e.aheadAt, e.position = token, nil, token.AheadAt, position
 	return token
 }
 
@@ -134,11 +140,11 @@ func (c *Cache) ahead(k key, version int64) bool {
 }
 
 // refuse remembers a token service's certain no.
-func (c *Cache) refuse(k key, version int64, refusal error) {
+func (c *Cache) refuse(k key, version, position int64, refusal error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e := c.make(k, version); e != nil {
-		e.token, e.refusal, e.refusedAt = Token{}, refusal, c.now()
+		e.token, e.refusal, e.refusedAt, e.position = Token{}, refusal, c.now(), position
 	}
 }
 

@@ -143,7 +143,7 @@ func (c *Client) replace(ctx context.Context, k key, s Subject) (Token, error) {
 	if err != nil {
 		return c.exchange(ctx, k, s)
 	}
-	return c.cache.put(k, token), nil
+	return c.cache.put(k, token, s.Position), nil
 }
 
 // exchange asks the token service, and once more with a renewed subject token
@@ -165,11 +165,11 @@ func (c *Client) exchange(ctx context.Context, k key, s Subject) (Token, error) 
 	}
 	if err != nil {
 		if fault.ReasonOf(err) == reason.UpstreamRefused {
-			c.cache.refuse(k, s.Version, err)
+			c.cache.refuse(k, s.Version, s.Position, err)
 		}
 		return Token{}, err
 	}
-	return c.cache.put(k, token), nil
+	return c.cache.put(k, token, s.Position), nil
 }
 
 // request makes a token by the grant.

@@ -19,12 +19,32 @@ func TestForgottenSubjectsAreExchangedAnew(t *testing.T) {
 	cache := exchange.NewCache(0, nil)
 	c := newClient(t, s.strategy(), cache, newClock())
 	alice, bob := get(t, c, subject("alice", 1)), get(t, c, subject("bob", 1))
-	cache.Forget(exchange.ConnectionKey("alice"))
+	cache.Forget(exchange.ConnectionKey("alice"), 1)
 	if get(t, c, subject("alice", 1)).AccessToken.Equal(alice.AccessToken) {
 		t.Error("a token of a connection that changed is still served")
 	}
 	if !get(t, c, subject("bob", 1)).AccessToken.Equal(bob.AccessToken) {
 		t.Error("somebody else's token was forgotten too")
+	}
+}
+
+// A renewal is heard of after its tokens were read: were what was made of them dropped
+// then, each replica would exchange twice after each renewal.
+func TestNewsOfWhatIsKnownAlreadyCostNoExchange(t *testing.T) {
+	t.Parallel()
+	s := startSTS(t)
+	cache := exchange.NewCache(0, nil)
+	c := newClient(t, s.strategy(), cache, newClock())
+	alice := subject("alice", 2)
+	alice.Position = 7 // read after the renewal, whose event this is
+	first := get(t, c, alice)
+	cache.Forget(alice.Key, 7)
+	if !get(t, c, alice).AccessToken.Equal(first.AccessToken) || s.requests.Load() != 1 {
+		t.Errorf("%d exchanges for one version, want 1", s.requests.Load())
+	}
+	cache.Forget(alice.Key, 8)
+	if get(t, c, alice).AccessToken.Equal(first.AccessToken) {
+		t.Error("a token of a connection that has changed since is still served")
 	}
 }
 

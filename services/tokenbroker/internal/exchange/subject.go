@@ -15,6 +15,8 @@ type Subject struct {
 	Key string
 	// Version of the subject's tokens; 0 where they have none.
 	Version int64
+	// Position of the events that were taken into account when they were read.
+	Position int64
 	// NotAfter bounds what is made of the subject; zero means no bound.
 	NotAfter time.Time
 	// Token returns the subject token. It is called on a cache miss only.
