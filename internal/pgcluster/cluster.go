@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -46,6 +47,8 @@ type Config struct {
 	Password secret.String
 	// Throwaway turns off what makes data survive a crash.
 	Throwaway bool
+	// Settings of the server, by name; they win over ours.
+	Settings map[string]string
 }
 
 // Cluster is a running server.
@@ -54,7 +57,8 @@ type Cluster struct {
 	user      *account
 	binDir    string
 	socketDir string
-	ownSocket bool // socketDir is a temporary folder outside Dir
+	ownSocket bool     // socketDir is a temporary folder outside Dir
+	primary   *Cluster // of a standby, until it is promoted
 	process   *os.Process
 	exited    chan struct{} // closed when postgres has ended
 	exitErr   error         // valid after exited
@@ -67,10 +71,15 @@ type Cluster struct {
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	return start(ctx, cfg, nil)
+}
+
+// start makes the cluster anew, or as a copy of a primary that it follows.
+func start(ctx context.Context, cfg Config, primary *Cluster) (*Cluster, error) {
 	if cfg.Port != 0 && cfg.Password.IsZero() {
 		return nil, fault.New(fault.Invalid, "a Postgres cluster on a TCP port needs a password")
 	}
-	c := &Cluster{cfg: cfg, exited: make(chan struct{})}
+	c := &Cluster{cfg: cfg, primary: primary, exited: make(chan struct{})}
 	var err error
 	if c.cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return nil, fault.Wrap(fault.Precondition, err, "cannot use the folder "+cfg.Dir)
@@ -202,6 +211,14 @@ func (c *Cluster) prepare(ctx context.Context) error {
 	if err := os.RemoveAll(c.dataDir()); err != nil {
 		return fault.Wrap(fault.Precondition, err, "cannot clear the data folder")
 	}
+	if c.primary != nil {
+		return c.copyPrimary(ctx)
+	}
+	return c.initdb(ctx)
+}
+
+// initdb makes the data of a new cluster.
+func (c *Cluster) initdb(ctx context.Context) error {
 	args := []string{
 		"-D", c.dataDir(), "-U", Superuser, "--encoding=UTF8", "--locale=C",
 		"--auth-local=trust", "--auth-host=scram-sha-256", "--no-instructions",
@@ -209,11 +226,16 @@ func (c *Cluster) prepare(ctx context.Context) error {
 	if c.cfg.Throwaway {
 		args = append(args, "--no-sync")
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(c.binDir, "initdb"), args...)
+	return c.tool(ctx, "initdb", args...)
+}
+
+// tool runs one of Postgres' programs as its user, to its end.
+func (c *Cluster) tool(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.binDir, name), args...)
 	cmd.Dir, cmd.Env = c.cfg.Dir, environment()
 	cmd.SysProcAttr = c.user.attributes(syscall.SIGKILL)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %s", err, lastLines(out)), "initdb failed").
+		return fault.Wrap(fault.Unavailable, fmt.Errorf("%w: %s", err, lastLines(out)), name+" failed").
 			WithReason("postgres_failed")
 	}
 	return nil
@@ -244,6 +266,10 @@ func (c *Cluster) args() []string {
 	if c.cfg.Throwaway {
 		settings["fsync"], settings["synchronous_commit"], settings["full_page_writes"] = "off", "off", "off"
 	}
+	if c.primary != nil {
+		settings["primary_conninfo"] = c.conninfo()
+	}
+	maps.Copy(settings, c.cfg.Settings)
 	args := []string{"-D", c.dataDir(), "-p", strconv.Itoa(c.port())}
 	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)
@@ -326,7 +352,7 @@ func (c *Cluster) holdsData() bool {
 // setPassword gives Superuser the configured password, when there is one.
 func (c *Cluster) setPassword(ctx context.Context) func(*pgx.Conn) error {
 	return func(conn *pgx.Conn) error {
-		if c.cfg.Password.IsZero() {
+		if c.cfg.Password.IsZero() || c.primary != nil { // a standby has its primary's
 			return conn.Ping(ctx)
 		}
 		// A parameter cannot stand here; format() quotes it on the server.
