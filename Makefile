@@ -57,6 +57,10 @@ soak: check-go check-cc check-postgres ## Run each fuzzer for ten minutes and th
 	@FUZZTIME=10m tools/fuzz
 	go test -race -count=20 -timeout 3h $(filter-out ./e2e/...,$(PACKAGES))
 
+.PHONY: vault-test
+vault-test: check-go check-postgres ## Kill and suspend brokers in fifty rounds of 3,000 calls at once that meet expired tokens (about 15 minutes)
+	CHATELAINE_VAULT_ROUNDS=50 CHATELAINE_VAULT_CALLS=3000 go test -count=1 -timeout 90m -v -run 'TestOneRefresh' ./e2e/vault
+
 .PHONY: bench
 bench: build check-postgres ## Compare the gateway with a plain reverse proxy and a direct call; measure GetCredential
 	@$(BIN)/chatelaine-dev bench

@@ -1,0 +1,6 @@
+//go:build race
+
+package vault
+
+// raceEnabled makes the services under test carry the race detector too.
+const raceEnabled = true
