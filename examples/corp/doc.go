@@ -13,7 +13,8 @@
 //
 // A token exchange is refused unless a rule names the client, the audience and
 // the scopes. The subject token is an access token of corp's own, or a JWT of a
-// trusted foreign issuer whose subject an administrator has linked to a person.
+// trusted foreign issuer whose subject an administrator has linked to a person. An
+// actor token is a JWT of such an issuer, and becomes the act of what is issued.
 //
 // What it leaves out: registration, consent (the company decides), remembering
 // who signed in (each login asks for the password), implicit and device flows,

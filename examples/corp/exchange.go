@@ -33,8 +33,8 @@ func (s *storage) ValidateTokenExchangeRequest(_ context.Context, req op.TokenEx
 	default:
 		return oidc.ErrInvalidRequest().WithDescription("only access tokens are issued")
 	}
-	if req.GetExchangeActorTokenType() != "" {
-		return oidc.ErrInvalidRequest().WithDescription("actor tokens are not supported")
+	if err := actorAllowed(req); err != nil {
+		return err
 	}
 	rule, err := s.rule(req)
 	if err != nil {
@@ -129,8 +129,35 @@ func (s *storage) GetPrivateClaimsFromTokenExchangeRequest(_ context.Context, re
 		"scope":              oidc.SpaceDelimitedArray(req.GetScopes()),
 		"preferred_username": p.Username,
 		"name":               p.Name,
-		"act":                map[string]any{"sub": req.GetClientID()},
+		"act":                act(req),
 	}, nil
+}
+
+// actorAllowed refuses an actor token (section 2.1) that is none of a trusted issuer's.
+func actorAllowed(req op.TokenExchangeRequest) error {
+	switch {
+	case req.GetExchangeActorTokenType() == "":
+		return nil
+	case req.GetExchangeActorTokenType() != oidc.JWTTokenType:
+		return oidc.ErrInvalidRequest().WithDescription("actor_token_type must be jwt")
+	case actorIssuer(req) == "" || req.GetExchangeActor() == "":
+		return oidc.ErrInvalidRequest().WithDescription("actor_token is not one of a trusted issuer")
+	}
+	return nil
+}
+
+func actorIssuer(req op.TokenExchangeRequest) string {
+	issuer, _ := req.GetExchangeActorTokenClaims()["foreign_iss"].(string)
+	return issuer
+}
+
+// act says who acts for the person (section 4.1): whom the actor token names, whose
+// issuer tells it from others of that name, or else the client that asks.
+func act(req op.TokenExchangeRequest) map[string]any {
+	if issuer := actorIssuer(req); issuer != "" {
+		return map[string]any{"iss": issuer, "sub": req.GetExchangeActor()}
+	}
+	return map[string]any{"sub": req.GetClientID()}
 }
 
 // SetUserinfoFromTokenExchangeRequest implements op.TokenExchangeStorage: no ID
@@ -150,8 +177,12 @@ func (s *storage) VerifyExchangeSubjectToken(ctx context.Context, token string, 
 }
 
 // VerifyExchangeActorToken implements op.TokenExchangeTokensVerifierStorage.
-func (s *storage) VerifyExchangeActorToken(context.Context, string, oidc.TokenType) (id, actor string, claims map[string]any, err error) {
-	return "", "", nil, errNotSupported
+func (s *storage) VerifyExchangeActorToken(ctx context.Context, token string, _ oidc.TokenType) (id, actor string, claims map[string]any, err error) {
+	t, err := s.foreign.verify(ctx, token)
+	if err != nil {
+		return "", "", nil, err
+	}
+	return "", t.Subject, map[string]any{"foreign_iss": t.Issuer}, nil
 }
 
 // foreignVerifier checks JWTs of trusted issuers.

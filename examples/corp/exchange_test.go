@@ -266,3 +266,60 @@ func TestATokenOfATrustedIssuerIsExchangedForTheLinkedPerson(t *testing.T) {
 		})
 	}
 }
+
+// The backend must learn which client acts, and nobody may claim to be another.
+func TestAnActorTokenBecomesTheActOfTheExchangedToken(t *testing.T) {
+	t.Parallel()
+	f := newForeign(t)
+	in := start(t, func(c *corp.Config) {
+		c.Rules.TrustedIssuers = []corp.TrustedIssuer{{Issuer: f.url, JWKSURL: f.url}}
+		c.Client = &http.Client{Timeout: 5 * time.Second}
+	})
+	person := in.signIn(t, "alice").AccessToken
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := map[string]any{
+		"iss": f.url, "sub": "client-9", "aud": in.url + "/oauth/token",
+		"iat": time.Now().Unix(), "exp": time.Now().Add(2 * time.Minute).Unix(),
+	}
+	elsewhere := maps.Clone(claims)
+	elsewhere["aud"] = "https://other"
+	for name, c := range map[string]struct {
+		token, typ string
+		status     int
+	}{
+		"a client":           {f.mint(t, f.key, claims), jwtType, 200},
+		"as access token":    {f.mint(t, f.key, claims), accessType, 400},
+		"by another key":     {f.mint(t, other, claims), jwtType, 400},
+		"for somebody else":  {f.mint(t, f.key, elsewhere), jwtType, 400},
+		"a token of corp's":  {person, accessType, 400},
+		"the same, as a JWT": {person, jwtType, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			form := exchangeForm(person, func(v url.Values) { v.Set("actor_token", c.token); v.Set("actor_token_type", c.typ) })
+			status, body := post(t.Context(), t, in.url+"/oauth/token", form, stsClient, stsSecret)
+			if status != c.status {
+				t.Fatalf("%d %v, want %d", status, body["error_description"], c.status)
+			}
+			if status != http.StatusOK {
+				return
+			}
+			provider, err := gooidc.NewProvider(t.Context(), in.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, _ := body["access_token"].(string)
+			got, err := provider.Verifier(&gooidc.Config{ClientID: "payroll"}).Verify(t.Context(), raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var issued struct{ Act struct{ Iss, Sub string } }
+			if err := got.Claims(&issued); err != nil || got.Subject != "emp-1001" || issued.Act.Iss != f.url || issued.Act.Sub != "client-9" {
+				t.Errorf("of %s, act %+v, %v", got.Subject, issued.Act, err)
+			}
+		})
+	}
+}

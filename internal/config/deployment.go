@@ -329,6 +329,8 @@ type TokenExchangeStrategy struct {
 	// a subject token of our authorization server, or the caller's own token
 	// with an external issuer.
 	SubjectProvider string
+	// MintActor sends a token of our authorization server's about the client that acts.
+	MintActor bool `json:",omitempty"`
 	// RequestedTokenType is one of the TokenType URNs; empty: TokenTypeAccessToken.
 	RequestedTokenType string `json:",omitempty"`
 	// CABundle to trust beside the system's roots, or nil.

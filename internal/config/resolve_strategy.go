@@ -113,6 +113,7 @@ func (b *builder) tokenExchange(spec *ExternalAuthSpec) *TokenExchangeStrategy {
 	if t.ExternalTokenHeaderName != "" {
 		s.HeaderName = http.CanonicalHeaderKey(t.ExternalTokenHeaderName)
 	}
+	s.MintActor = t.ActorToken != ""
 	if t.RequestedTokenType != "" {
 		s.RequestedTokenType = tokenType(t.RequestedTokenType)
 	}
@@ -172,6 +173,9 @@ func (b *builder) strategyRules(a *resource[ExternalAuthSpec]) {
 func (b *builder) exchangeRules(a *resource[ExternalAuthSpec]) {
 	const path = "spec.tokenExchange.subjectProviderName"
 	doc, spec, server := a.doc, a.Spec, b.server.Spec.AuthServerConfig
+	if spec.TokenExchange.ActorToken != "" && server == nil {
+		b.report.errorf(doc, "spec.tokenExchange.actorToken", "needs the deployment's own authorization server, which mints it: add spec.authServerConfig to VirtualMCPServer %s", b.server.doc.name)
+	}
 	switch name := spec.TokenExchange.SubjectProviderName; {
 	case name != "" && server == nil:
 		b.report.add(SeverityError, "V-02", doc, path, "%s does not exist: there are no providers without spec.authServerConfig in VirtualMCPServer %s", show(name), b.server.doc.name)

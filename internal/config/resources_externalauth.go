@@ -75,6 +75,9 @@ type TokenExchange struct {
 	// service can then act for the person for as long as that token lives, and a
 	// provider that rotates refresh tokens ends the connection if it uses one.
 	InsecureSendRefreshToken bool `yaml:"insecureSendRefreshToken"`
+	// ActorToken `minted` sends a JWT of the authorization server's about the client
+	// that acts (`actor_token`), so that the token service can put it into `act`.
+	ActorToken string `yaml:"actorToken" enum:"minted"`
 	// RequestedTokenType is what to ask for: `access_token` (the default), `jwt`,
 	// `id_token`, `saml1` or `saml2`, or the full URN of one of them. The last three
 	// are no bearer tokens and need `externalTokenHeaderName`.

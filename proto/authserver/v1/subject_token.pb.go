@@ -144,6 +144,125 @@ func (x *MintSubjectTokenResponse) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// MintActorTokenRequest names the session and the token service.
+type MintActorTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Session in which the client acts.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// User of that session.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// URL of the token endpoint; the token's only audience.
+	Audience      string `protobuf:"bytes,3,opt,name=audience,proto3" json:"audience,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintActorTokenRequest) Reset() {
+	*x = MintActorTokenRequest{}
+	mi := &file_authserver_v1_subject_token_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintActorTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MintActorTokenRequest) ProtoMessage() {}
+
+func (x *MintActorTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_authserver_v1_subject_token_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintActorTokenRequest.ProtoReflect.Descriptor instead.
+func (*MintActorTokenRequest) Descriptor() ([]byte, []int) {
+	return file_authserver_v1_subject_token_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MintActorTokenRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *MintActorTokenRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *MintActorTokenRequest) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+// MintActorTokenResponse is the signed token.
+type MintActorTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The JWT.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// When it expires.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintActorTokenResponse) Reset() {
+	*x = MintActorTokenResponse{}
+	mi := &file_authserver_v1_subject_token_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintActorTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MintActorTokenResponse) ProtoMessage() {}
+
+func (x *MintActorTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_authserver_v1_subject_token_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintActorTokenResponse.ProtoReflect.Descriptor instead.
+func (*MintActorTokenResponse) Descriptor() ([]byte, []int) {
+	return file_authserver_v1_subject_token_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MintActorTokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *MintActorTokenResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
 var File_authserver_v1_subject_token_proto protoreflect.FileDescriptor
 
 const file_authserver_v1_subject_token_proto_rawDesc = "" +
@@ -160,9 +279,22 @@ const file_authserver_v1_subject_token_proto_rawDesc = "" +
 	"\x18MintSubjectTokenResponse\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x129\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2z\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x8f\x01\n" +
+	"\x15MintActorTokenRequest\x12)\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\tsessionId\x12#\n" +
+	"\auser_id\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\x06userId\x12&\n" +
+	"\baudience\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x10R\baudience\"n\n" +
+	"\x16MintActorTokenResponse\x12\x19\n" +
+	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt2\xd9\x01\n" +
 	"\x13SubjectTokenService\x12c\n" +
-	"\x10MintSubjectToken\x12&.authserver.v1.MintSubjectTokenRequest\x1a'.authserver.v1.MintSubjectTokenResponseB\xac\x01\n" +
+	"\x10MintSubjectToken\x12&.authserver.v1.MintSubjectTokenRequest\x1a'.authserver.v1.MintSubjectTokenResponse\x12]\n" +
+	"\x0eMintActorToken\x12$.authserver.v1.MintActorTokenRequest\x1a%.authserver.v1.MintActorTokenResponseB\xac\x01\n" +
 	"\x11com.authserver.v1B\x11SubjectTokenProtoP\x01Z/chatelaine.dev/proto/authserver/v1;authserverv1\xa2\x02\x03AXX\xaa\x02\rAuthserver.V1\xca\x02\rAuthserver\\V1\xe2\x02\x19Authserver\\V1\\GPBMetadata\xea\x02\x0eAuthserver::V1b\x06proto3"
 
 var (
@@ -177,21 +309,26 @@ func file_authserver_v1_subject_token_proto_rawDescGZIP() []byte {
 	return file_authserver_v1_subject_token_proto_rawDescData
 }
 
-var file_authserver_v1_subject_token_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_authserver_v1_subject_token_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_authserver_v1_subject_token_proto_goTypes = []any{
 	(*MintSubjectTokenRequest)(nil),  // 0: authserver.v1.MintSubjectTokenRequest
 	(*MintSubjectTokenResponse)(nil), // 1: authserver.v1.MintSubjectTokenResponse
-	(*timestamppb.Timestamp)(nil),    // 2: google.protobuf.Timestamp
+	(*MintActorTokenRequest)(nil),    // 2: authserver.v1.MintActorTokenRequest
+	(*MintActorTokenResponse)(nil),   // 3: authserver.v1.MintActorTokenResponse
+	(*timestamppb.Timestamp)(nil),    // 4: google.protobuf.Timestamp
 }
 var file_authserver_v1_subject_token_proto_depIdxs = []int32{
-	2, // 0: authserver.v1.MintSubjectTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0, // 1: authserver.v1.SubjectTokenService.MintSubjectToken:input_type -> authserver.v1.MintSubjectTokenRequest
-	1, // 2: authserver.v1.SubjectTokenService.MintSubjectToken:output_type -> authserver.v1.MintSubjectTokenResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	4, // 0: authserver.v1.MintSubjectTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	4, // 1: authserver.v1.MintActorTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	0, // 2: authserver.v1.SubjectTokenService.MintSubjectToken:input_type -> authserver.v1.MintSubjectTokenRequest
+	2, // 3: authserver.v1.SubjectTokenService.MintActorToken:input_type -> authserver.v1.MintActorTokenRequest
+	1, // 4: authserver.v1.SubjectTokenService.MintSubjectToken:output_type -> authserver.v1.MintSubjectTokenResponse
+	3, // 5: authserver.v1.SubjectTokenService.MintActorToken:output_type -> authserver.v1.MintActorTokenResponse
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_authserver_v1_subject_token_proto_init() }
@@ -205,7 +342,7 @@ func file_authserver_v1_subject_token_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_authserver_v1_subject_token_proto_rawDesc), len(file_authserver_v1_subject_token_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,13 +22,14 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	SubjectTokenService_MintSubjectToken_FullMethodName = "/authserver.v1.SubjectTokenService/MintSubjectToken"
+	SubjectTokenService_MintActorToken_FullMethodName   = "/authserver.v1.SubjectTokenService/MintActorToken"
 )
 
 // SubjectTokenServiceClient is the client API for SubjectTokenService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// SubjectTokenService mints the subject tokens of exchanges that have no upstream token to start from.
+// SubjectTokenService mints the subject tokens of exchanges that have no upstream token to start from, and actor tokens.
 //
 // Peers: tokenbroker.
 type SubjectTokenServiceClient interface {
@@ -36,6 +37,11 @@ type SubjectTokenServiceClient interface {
 	// and an audience of its own, so it opens nothing of ours. The session must be alive and belong to the user; otherwise
 	// FAILED_PRECONDITION with reason SESSION_ENDED.
 	MintSubjectToken(ctx context.Context, in *MintSubjectTokenRequest, opts ...grpc.CallOption) (*MintSubjectTokenResponse, error)
+	// MintActorToken signs a JWT that says which client acts in a session (RFC 8693, section 2.1, actor_token), for one
+	// token service, for two minutes. Its sub is the client that the session was granted to. It has no tsid and an audience
+	// of its own, so it opens nothing of ours. The session must be alive and belong to the user; otherwise
+	// FAILED_PRECONDITION with reason SESSION_ENDED.
+	MintActorToken(ctx context.Context, in *MintActorTokenRequest, opts ...grpc.CallOption) (*MintActorTokenResponse, error)
 }
 
 type subjectTokenServiceClient struct {
@@ -56,11 +62,21 @@ func (c *subjectTokenServiceClient) MintSubjectToken(ctx context.Context, in *Mi
 	return out, nil
 }
 
+func (c *subjectTokenServiceClient) MintActorToken(ctx context.Context, in *MintActorTokenRequest, opts ...grpc.CallOption) (*MintActorTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MintActorTokenResponse)
+	err := c.cc.Invoke(ctx, SubjectTokenService_MintActorToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SubjectTokenServiceServer is the server API for SubjectTokenService service.
 // All implementations must embed UnimplementedSubjectTokenServiceServer
 // for forward compatibility.
 //
-// SubjectTokenService mints the subject tokens of exchanges that have no upstream token to start from.
+// SubjectTokenService mints the subject tokens of exchanges that have no upstream token to start from, and actor tokens.
 //
 // Peers: tokenbroker.
 type SubjectTokenServiceServer interface {
@@ -68,6 +84,11 @@ type SubjectTokenServiceServer interface {
 	// and an audience of its own, so it opens nothing of ours. The session must be alive and belong to the user; otherwise
 	// FAILED_PRECONDITION with reason SESSION_ENDED.
 	MintSubjectToken(context.Context, *MintSubjectTokenRequest) (*MintSubjectTokenResponse, error)
+	// MintActorToken signs a JWT that says which client acts in a session (RFC 8693, section 2.1, actor_token), for one
+	// token service, for two minutes. Its sub is the client that the session was granted to. It has no tsid and an audience
+	// of its own, so it opens nothing of ours. The session must be alive and belong to the user; otherwise
+	// FAILED_PRECONDITION with reason SESSION_ENDED.
+	MintActorToken(context.Context, *MintActorTokenRequest) (*MintActorTokenResponse, error)
 	mustEmbedUnimplementedSubjectTokenServiceServer()
 }
 
@@ -80,6 +101,9 @@ type UnimplementedSubjectTokenServiceServer struct{}
 
 func (UnimplementedSubjectTokenServiceServer) MintSubjectToken(context.Context, *MintSubjectTokenRequest) (*MintSubjectTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method MintSubjectToken not implemented")
+}
+func (UnimplementedSubjectTokenServiceServer) MintActorToken(context.Context, *MintActorTokenRequest) (*MintActorTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MintActorToken not implemented")
 }
 func (UnimplementedSubjectTokenServiceServer) mustEmbedUnimplementedSubjectTokenServiceServer() {}
 func (UnimplementedSubjectTokenServiceServer) testEmbeddedByValue()                             {}
@@ -120,6 +144,24 @@ func _SubjectTokenService_MintSubjectToken_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubjectTokenService_MintActorToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MintActorTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubjectTokenServiceServer).MintActorToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubjectTokenService_MintActorToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubjectTokenServiceServer).MintActorToken(ctx, req.(*MintActorTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SubjectTokenService_ServiceDesc is the grpc.ServiceDesc for SubjectTokenService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -130,6 +172,10 @@ var SubjectTokenService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "MintSubjectToken",
 			Handler:    _SubjectTokenService_MintSubjectToken_Handler,
+		},
+		{
+			MethodName: "MintActorToken",
+			Handler:    _SubjectTokenService_MintActorToken_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -208,6 +209,20 @@ func TestASubjectTokenSaysWhoThePersonIsAndOpensNothingOfOurs(t *testing.T) {
 	}
 	s.notLogged(got.GetToken())
 
+	actor := func(session, user, audience string) (*authserverv1.MintActorTokenResponse, error) {
+		return broker.MintActorToken(t.Context(), &authserverv1.MintActorTokenRequest{SessionId: session, UserId: user, Audience: audience})
+	}
+	acts, err := actor(session, "user-alice", sts)
+	s.must(err)
+	var client string
+	s.must(s.pool.QueryRow(t.Context(), `SELECT client_id FROM authserver.grants WHERE session_id = $1`, session).Scan(&client))
+	typ, claims = s.verified(acts.GetToken())
+	if typ != "JWT" || claims["iss"] != issuer || claims["sub"] != client || client == "" || fmt.Sprint(claims["aud"]) != fmt.Sprint([]string{sts}) ||
+		claims["tsid"] != nil || claims["scope"] != nil || claims["exp"].(float64)-claims["iat"].(float64) != 120 {
+		t.Errorf("the actor token: typ %s, claims %v", typ, claims)
+	}
+	s.notLogged(acts.GetToken())
+
 	for name, tt := range map[string]struct {
 		in   *authserverv1.MintSubjectTokenRequest
 		kind fault.Kind
@@ -226,6 +241,10 @@ func TestASubjectTokenSaysWhoThePersonIsAndOpensNothingOfOurs(t *testing.T) {
 		if err == nil || fault.KindOf(err) != tt.kind || (tt.kind == fault.Precondition) != (fault.ReasonOf(err) == "SESSION_ENDED") {
 			t.Errorf("%s: %v", name, err)
 		}
+		_, err = actor(tt.in.GetSessionId(), tt.in.GetUserId(), tt.in.GetAudience())
+		if err == nil || fault.KindOf(err) != tt.kind || (tt.kind == fault.Precondition) != (fault.ReasonOf(err) == "SESSION_ENDED") {
+			t.Errorf("actor token for %s: %v", name, err)
+		}
 	}
 	if _, err := s.subjects("gateway").MintSubjectToken(t.Context(), request(session, "user-alice", sts), grpc.WaitForReady(true)); fault.KindOf(err) != fault.Denied {
 		t.Errorf("the gateway: %v", err)
@@ -234,5 +253,8 @@ func TestASubjectTokenSaysWhoThePersonIsAndOpensNothingOfOurs(t *testing.T) {
 	s.exec(`UPDATE authserver.grants SET status = 'ended', ended_at = now()`)
 	if _, err := broker.MintSubjectToken(t.Context(), request(session, "user-alice", sts)); fault.ReasonOf(err) != "SESSION_ENDED" {
 		t.Errorf("an ended session: %v", err)
+	}
+	if _, err := actor(session, "user-alice", sts); fault.ReasonOf(err) != "SESSION_ENDED" {
+		t.Errorf("an actor of an ended session: %v", err)
 	}
 }

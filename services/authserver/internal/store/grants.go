@@ -156,6 +156,19 @@ func (s *Store) GrantAlive(ctx context.Context, sessionID, userID string) (now t
 	return now, alive, postgres.Fault(err)
 }
 
+// ActingClient returns the client that a living session of the user was granted to,
+// empty where there is no such session, and what the database's clock says.
+func (s *Store) ActingClient(ctx context.Context, sessionID, userID string) (now time.Time, clientID string, err error) {
+	if !storable(sessionID) || !storable(userID) {
+		return now, "", nil
+	}
+	err = s.db(ctx).QueryRow(ctx, `
+		SELECT now(), coalesce((SELECT client_id FROM authserver.grants
+			WHERE session_id = $1 AND user_id = $2 AND status = 'active' AND expires_at > now()), '')`,
+		sessionID, userID).Scan(&now, &clientID)
+	return now, clientID, postgres.Fault(err)
+}
+
 // EndSession ends the living grant of a session and puts the end into the outbox,
 // in one transaction. It reports whether there was one; a second end changes
 // nothing.

@@ -94,5 +94,10 @@ func TestOnlyTheLivingSessionOfTheUserIsAlive(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s of %s: alive = %v", tt.session, tt.user, got)
 		}
+		_, client, err := f.ActingClient(t.Context(), tt.session, tt.user)
+		f.must(err)
+		if (client != "") != tt.want {
+			t.Errorf("%s of %s: client %q acts", tt.session, tt.user, client)
+		}
 	}
 }

@@ -25,6 +25,7 @@ const tokenType = "JWT"
 // Grants knows which sessions are alive.
 type Grants interface {
 	GrantAlive(ctx context.Context, sessionID, userID string) (now time.Time, alive bool, err error)
+	ActingClient(ctx context.Context, sessionID, userID string) (now time.Time, clientID string, err error)
 }
 
 // Signer signs.
@@ -55,31 +56,72 @@ type claims struct {
 
 // MintSubjectToken implements the service.
 func (s *Service) MintSubjectToken(ctx context.Context, in *authserverv1.MintSubjectTokenRequest) (*authserverv1.MintSubjectTokenResponse, error) {
-	audience, err := url.Parse(in.GetAudience())
-	if err != nil || (audience.Scheme != "https" && audience.Scheme != "http") || audience.Host == "" || audience.Fragment != "" {
-		return nil, fault.New(fault.Invalid, "the audience must be the URL of a token endpoint").WithField("audience", "is not an http(s) URL")
-	}
-	if s.ours(audience) {
-		return nil, fault.New(fault.Invalid, "a subject token is for somebody else's token endpoint").WithField("audience", "is of this deployment")
+	audience, err := s.foreign(in.GetAudience())
+	if err != nil {
+		return nil, err
 	}
 	now, alive, err := s.Grants.GrantAlive(ctx, in.GetSessionId(), in.GetUserId())
 	if err != nil {
 		return nil, err
 	}
 	if !alive {
-		return nil, fault.New(fault.Precondition, "the session is not alive, or not this user's").WithReason(brokerv1.ReasonSessionEnded)
+		return nil, ended()
 	}
-	expires := now.Add(Lifespan)
-	token, err := s.Signer.Sign(tokenType, claims{
-		Issuer: s.Issuer, Subject: in.GetUserId(), Audience: []string{in.GetAudience()},
-		ExpiresAt: expires.Unix(), IssuedAt: now.Unix(), ID: rand.Text(),
-	})
+	token, expires, err := s.mint(in.GetUserId(), in.GetAudience(), now)
 	if err != nil {
 		return nil, err
 	}
 	telemetry.Audit(ctx, s.Logger, "subject_token.issued", "success",
 		slog.String("session_id", in.GetSessionId()), slog.String("audience", audience.Host))
-	return &authserverv1.MintSubjectTokenResponse{Token: token, ExpiresAt: timestamppb.New(expires)}, nil
+	return &authserverv1.MintSubjectTokenResponse{Token: token, ExpiresAt: expires}, nil
+}
+
+// MintActorToken implements the service.
+func (s *Service) MintActorToken(ctx context.Context, in *authserverv1.MintActorTokenRequest) (*authserverv1.MintActorTokenResponse, error) {
+	audience, err := s.foreign(in.GetAudience())
+	if err != nil {
+		return nil, err
+	}
+	now, client, err := s.Grants.ActingClient(ctx, in.GetSessionId(), in.GetUserId())
+	if err != nil {
+		return nil, err
+	}
+	if client == "" {
+		return nil, ended()
+	}
+	token, expires, err := s.mint(client, in.GetAudience(), now)
+	if err != nil {
+		return nil, err
+	}
+	telemetry.Audit(ctx, s.Logger, "actor_token.issued", "success", slog.String("session_id", in.GetSessionId()),
+		slog.String("client_id", client), slog.String("audience", audience.Host))
+	return &authserverv1.MintActorTokenResponse{Token: token, ExpiresAt: expires}, nil
+}
+
+// foreign checks that an audience is somebody else's token endpoint.
+func (s *Service) foreign(text string) (*url.URL, error) {
+	audience, err := url.Parse(text)
+	if err != nil || (audience.Scheme != "https" && audience.Scheme != "http") || audience.Host == "" || audience.Fragment != "" {
+		return nil, fault.New(fault.Invalid, "the audience must be the URL of a token endpoint").WithField("audience", "is not an http(s) URL")
+	}
+	if s.ours(audience) {
+		return nil, fault.New(fault.Invalid, "a subject token is for somebody else's token endpoint").WithField("audience", "is of this deployment")
+	}
+	return audience, nil
+}
+
+func ended() error {
+	return fault.New(fault.Precondition, "the session is not alive, or not this user's").WithReason(brokerv1.ReasonSessionEnded)
+}
+
+// mint signs a token about a person, or a client, for one audience.
+func (s *Service) mint(subject, audience string, now time.Time) (token string, expires *timestamppb.Timestamp, err error) {
+	end := now.Add(Lifespan)
+	token, err = s.Signer.Sign(tokenType, claims{
+		Issuer: s.Issuer, Subject: subject, Audience: []string{audience},
+		ExpiresAt: end.Unix(), IssuedAt: now.Unix(), ID: rand.Text(),
+	})
+	return token, timestamppb.New(end), err
 }
 
 // ours reports whether an audience is where our own tokens are taken: anything on

@@ -85,7 +85,10 @@ func Serve(ctx context.Context, flags *Flags) error {
 func dialAuthserver(address string, identity *rpc.TLS, tel *telemetry.Telemetry) (*grpc.ClientConn, error) {
 	return rpc.Dial(rpc.ClientConfig{
 		Address: address, ServerName: "authserver", TLS: identity, Telemetry: tel,
-		Idempotent: []string{authserverv1.SubjectTokenService_MintSubjectToken_FullMethodName},
+		Idempotent: []string{
+			authserverv1.SubjectTokenService_MintSubjectToken_FullMethodName,
+			authserverv1.SubjectTokenService_MintActorToken_FullMethodName,
+		},
 	})
 }
 

@@ -63,6 +63,13 @@ func TestEachBackendGetsWhatItsStrategySays(t *testing.T) {
 	if m := b.mint.asked; len(m) != 1 || m[0].GetSessionId() != s.id || m[0].GetAudience() != b.sts.url+"/token" {
 		t.Errorf("asked to mint %v", m)
 	}
+	// Who acts is told where that is configured, by a token that is nobody's bearer.
+	if m := b.mint.acted; len(m) != 1 || m[0].GetSessionId() != s.id || m[0].GetUserId() != s.user || m[0].GetAudience() != b.sts.url+"/token" {
+		t.Errorf("asked to mint actor tokens %v", m)
+	}
+	if !slices.Equal(b.sts.actors, []string{"", planted + "-actor-of-" + s.id, ""}) {
+		t.Errorf("actors %q", b.sts.actors)
+	}
 }
 
 func TestEveryCredentialLeavesARecord(t *testing.T) {

@@ -140,6 +140,10 @@ func (p *Plans) backend(d *config.Deployment, b *config.Backend) (*backend, erro
 			return nil, fault.New(fault.Invalid, "its subject token is minted by the authorization server: "+
 				"say where that is with --authserver-address, or name a subjectProviderName")
 		}
+		if p.cfg.Minter == nil && s.TokenExchange.MintActor {
+			return nil, fault.New(fault.Invalid, "its actor token is minted by the authorization server: "+
+				"say where that is with --authserver-address, or remove actorToken")
+		}
 		ready.exchange, err = exchange.New(s.TokenExchange, exchange.Config{
 			Name: s.Config, Cache: p.exchanged, Secrets: p.cfg.Secrets, Dials: p.cfg.Dials,
 			Observer: p.cfg.Observer, Now: p.cfg.Now,

@@ -45,7 +45,7 @@ func (s *Service) replace(ctx context.Context, r *request, refused version) (boo
 	case strategy.Type == config.StrategyUnauthenticated:
 		return false, nil
 	case strategy.Provider() == "":
-		rejection := r.backend.exchange.Reject(callerKey(r), refused.number, refused.generation)
+		rejection := r.backend.exchange.Reject(actedBy(r, callerKey(r)), refused.number, refused.generation)
 		return rejection != exchange.Spent, nil
 	}
 	return s.replaceConnection(ctx, r, refused)
@@ -84,7 +84,7 @@ func (s *Service) replaceConnection(ctx context.Context, r *request, refused ver
 		return true, nil
 	}
 	if r.backend.exchange != nil {
-		if rejection := r.backend.exchange.Reject(exchange.ConnectionKey(t.ConnectionID), t.Version, refused.generation); rejection != exchange.Spent {
+		if rejection := r.backend.exchange.Reject(actedBy(r, exchange.ConnectionKey(t.ConnectionID)), t.Version, refused.generation); rejection != exchange.Spent {
 			return true, nil
 		}
 	}

@@ -99,7 +99,7 @@ spec: {type: tokenExchange, tokenExchange: {tokenUrl: "$STS/token", clientId: br
 apiVersion: chatelaine.dev/v1alpha1
 kind: MCPExternalAuthConfig
 metadata: {name: for-hours}
-spec: {type: tokenExchange, tokenExchange: {tokenUrl: "$STS/token", clientId: broker, clientSecretRef: {name: sts, key: client-secret}, audience: hours, subjectProviderName: corp, subjectTokenType: id_token}}
+spec: {type: tokenExchange, tokenExchange: {tokenUrl: "$STS/token", clientId: broker, clientSecretRef: {name: sts, key: client-secret}, audience: hours, subjectProviderName: corp, subjectTokenType: id_token, actorToken: minted}}
 ---
 apiVersion: chatelaine.dev/v1alpha1
 kind: MCPServerEntry

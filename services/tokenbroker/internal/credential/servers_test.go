@@ -107,6 +107,7 @@ type sts struct {
 	n        int
 	refuse   func(subject string) string // error code
 	subjects []string
+	actors   []string
 }
 
 func startSTS(t testing.TB) *sts {
@@ -122,6 +123,7 @@ func startSTS(t testing.TB) *sts {
 type minter struct {
 	mu    sync.Mutex
 	asked []*authserverv1.MintSubjectTokenRequest
+	acted []*authserverv1.MintActorTokenRequest
 	err   error
 }
 
@@ -184,6 +186,7 @@ func (s *sts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = r.ParseForm()
 	subject := r.PostForm.Get("subject_token")
 	s.subjects = append(s.subjects, subject)
+	s.actors = append(s.actors, r.PostForm.Get("actor_token"))
 	if s.refuse != nil {
 		if code := s.refuse(subject); code != "" {
 			respond(w, 400, map[string]any{"error": code, "error_description": planted + subject})
@@ -207,4 +210,14 @@ func (m *minter) MintSubjectToken(_ context.Context, in *authserverv1.MintSubjec
 	return &authserverv1.MintSubjectTokenResponse{
 		Token: planted + "-minted-for-" + in.GetUserId(), ExpiresAt: timestamppb.New(time.Now().Add(2 * time.Minute)),
 	}, nil
+}
+
+func (m *minter) MintActorToken(_ context.Context, in *authserverv1.MintActorTokenRequest, _ ...grpc.CallOption) (*authserverv1.MintActorTokenResponse, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.acted = append(m.acted, in)
+	if m.err != nil {
+		return nil, m.err
+	}
+	return &authserverv1.MintActorTokenResponse{Token: planted + "-actor-of-" + in.GetSessionId()}, nil
 }

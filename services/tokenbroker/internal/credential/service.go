@@ -25,6 +25,7 @@ type Configs interface {
 // Minter mints subject tokens: the authserver's SubjectTokenService.
 type Minter interface {
 	MintSubjectToken(ctx context.Context, in *authserverv1.MintSubjectTokenRequest, opts ...grpc.CallOption) (*authserverv1.MintSubjectTokenResponse, error)
+	MintActorToken(ctx context.Context, in *authserverv1.MintActorTokenRequest, opts ...grpc.CallOption) (*authserverv1.MintActorTokenResponse, error)
 }
 
 // Auditor keeps audit records. What cannot be recorded is not handed out.

@@ -182,7 +182,7 @@ func (s *Service) subject(ctx context.Context, r *request, c *credential) (excha
 		return s.connectionSubject(r, &t), nil
 	case minted(r.plan.deployment, strategy):
 		return exchange.Subject{
-			Key: exchange.SessionKey(r.caller.sessionID), Position: r.caller.position,
+			Key: actedBy(r, exchange.SessionKey(r.caller.sessionID)), Actor: s.actor(r), Position: r.caller.position,
 			Token: func(ctx context.Context) (secret.String, error) { return s.mint(ctx, r) },
 		}, nil
 	}
@@ -198,7 +198,7 @@ func (s *Service) connectionSubject(r *request, t *refresh.Token) exchange.Subje
 	strategy := r.backend.Strategy.TokenExchange
 	provider := strategy.SubjectProvider
 	return exchange.Subject{
-		Key: exchange.ConnectionKey(t.ConnectionID), Version: t.Version, Position: t.ObservedPosition,
+		Key: actedBy(r, exchange.ConnectionKey(t.ConnectionID)), Version: t.Version, Actor: s.actor(r), Position: t.ObservedPosition,
 		Token: func(context.Context) (secret.String, error) {
 			token := t.AccessToken
 			switch strategy.SubjectTokenType {
@@ -253,13 +253,47 @@ func (s *Service) mint(ctx context.Context, r *request) (secret.String, error) {
 		SessionId: r.caller.sessionID, UserId: r.caller.userID,
 		Audience: r.backend.Strategy.TokenExchange.TokenURL,
 	})
-	if err == nil {
+	if err != nil {
+		return secret.String{}, notMinted(err, "a subject token")
+	}
+	return secret.New(out.GetToken()), nil
+}
+
+// actor gets a token that says which client acts, where the strategy sends one. The
+// authserver knows the client of the session; it is not told.
+func (s *Service) actor(r *request) func(context.Context) (secret.String, error) {
+	strategy := r.backend.Strategy.TokenExchange
+	if !strategy.MintActor {
+		return nil
+	}
+	return func(ctx context.Context) (secret.String, error) {
+		ctx, cancel := context.WithTimeout(ctx, mintTimeout)
+		defer cancel()
+		out, err := s.cfg.Plans.cfg.Minter.MintActorToken(ctx, &authserverv1.MintActorTokenRequest{
+			SessionId: r.caller.sessionID, UserId: r.caller.userID, Audience: strategy.TokenURL,
+		})
+		if err != nil {
+			return secret.String{}, notMinted(err, "an actor token")
+		}
 		return secret.New(out.GetToken()), nil
 	}
-	if f := fault.From(err); f.Reason == reason.SessionEnded {
-		return secret.String{}, f
+}
+
+// actedBy is the key of a subject, or of what one client does for it.
+func actedBy(r *request, key string) string {
+	if r.backend.Strategy.TokenExchange.MintActor {
+		return exchange.ActedBy(key, r.caller.clientID)
 	}
-	return secret.String{}, fault.Wrap(fault.Unavailable, err, "the authorization server cannot mint a subject token at the moment").
+	return key
+}
+
+// notMinted is about the caller alone where their session has ended: others, who share
+// the exchange, may be well.
+func notMinted(err error, what string) error {
+	if f := fault.From(err); f.Reason == reason.SessionEnded {
+		return exchange.OfCaller(f)
+	}
+	return fault.Wrap(fault.Unavailable, err, "the authorization server cannot mint "+what+" at the moment").
 		WithReason(reason.UpstreamUnavailable)
 }
 

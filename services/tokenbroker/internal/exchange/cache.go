@@ -3,6 +3,7 @@ package exchange
 import (
 	"container/list"
 	mathrand "math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 )
@@ -33,8 +34,14 @@ type Cache struct {
 
 // key is whose token it is, and what was asked for.
 type key struct {
-	subject  string
+	subject  string // and who acts
 	exchange [32]byte
+}
+
+// whose is the subject alone.
+func (k key) whose() string {
+	subject, _, _ := strings.Cut(k.subject, actorMark)
+	return subject
 }
 
 // entry is a token, or the memory of a rejected one, or of a refusal.
@@ -206,18 +213,20 @@ func (c *Cache) make(k key, version int64) *entry {
 	}
 	e := &entry{key: k, version: version}
 	c.entries[k] = c.order.PushFront(e)
-	if c.subjects[k.subject] == nil {
-		c.subjects[k.subject] = map[key]struct{}{}
+	subject := k.whose()
+	if c.subjects[subject] == nil {
+		c.subjects[subject] = map[key]struct{}{}
 	}
-	c.subjects[k.subject][k] = struct{}{}
+	c.subjects[subject][k] = struct{}{}
 	return e
 }
 
 func (c *Cache) remove(element *list.Element) {
 	e := c.order.Remove(element).(*entry)
 	delete(c.entries, e.key)
-	delete(c.subjects[e.key.subject], e.key)
-	if len(c.subjects[e.key.subject]) == 0 {
-		delete(c.subjects, e.key.subject)
+	subject := e.key.whose()
+	delete(c.subjects[subject], e.key)
+	if len(c.subjects[subject]) == 0 {
+		delete(c.subjects, subject)
 	}
 }

@@ -20,7 +20,7 @@
 // In the last fifth of a token's life whoever asks gets it still, and the next one is
 // made in the background, once.
 //
-// What it leaves out: actor tokens (section 2.1) and refresh tokens that a token
+// What it leaves out: refresh tokens that a token
 // service returns, which are dropped; and who may ask, which is package
 // credential's.
 package exchange

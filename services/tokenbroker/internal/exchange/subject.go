@@ -21,6 +21,9 @@ type Subject struct {
 	NotAfter time.Time
 	// Token returns the subject token. It is called on a cache miss only.
 	Token func(context.Context) (secret.String, error)
+	// Actor returns a token of who acts for the subject (RFC 8693, section 2.1), for
+	// grants that send one; Key must then be of [ActedBy]. Nil where there is none.
+	Actor func(context.Context) (secret.String, error)
 	// Renew returns the subject with a newer token, because the token service did
 	// not accept this one; ok is false when there is none. Nil: it cannot be renewed.
 	// An error that is the caller's alone, and not one of the subject, is [OfCaller].
@@ -40,6 +43,13 @@ func ConnectionKey(connectionID string) string { return "connection/" + connecti
 
 // SessionKey is the key of subject tokens that are minted for a session.
 func SessionKey(sessionID string) string { return "session/" + sessionID }
+
+// actorMark separates a subject's key from who acts; no key has it.
+const actorMark = "\x00"
+
+// ActedBy is a subject's key for what is made for one client: a token that says who
+// acts is of no use to another one. The subject is forgotten with all of them.
+func ActedBy(key, clientID string) string { return key + actorMark + clientID }
 
 // CallerKey is the key of a caller's own token. Two tokens of one person may
 // differ in what they allow, so the key is the token's, by its SHA-256.

@@ -45,7 +45,7 @@ func (g *tokenExchange) Digest() [32]byte {
 	// where something else than an access token is asked for.
 	bearer := g.expected.bearer || g.expected.requested == config.TokenTypeAccessToken
 	return digest(
-		g.expected.requested, bearer,
+		g.expected.requested, bearer, s.MintActor,
 		s.TokenURL, s.ClientID, s.Audience, slices.Sorted(slices.Values(s.Scopes)), s.SubjectTokenType, s.SubjectProvider, s.Parameters,
 	)
 }
@@ -61,8 +61,17 @@ func (g *tokenExchange) Request(ctx context.Context, s Subject) (Issued, error) 
 	if err != nil {
 		return Issued{}, err
 	}
+	form := g.form(subject)
+	if s.Actor != nil {
+		actor, err := s.Actor(ctx)
+		if err != nil {
+			return Issued{}, err
+		}
+		form.Set("actor_token", actor.Reveal())
+		form.Set("actor_token_type", config.TokenTypeJWT)
+	}
 	var out Issued
-	err = g.service.post(ctx, endpoint.Request{Operation: "exchange", Form: g.form(subject)}, func(resp *endpoint.Response) error {
+	err = g.service.post(ctx, endpoint.Request{Operation: "exchange", Form: form}, func(resp *endpoint.Response) error {
 		out, err = g.read(resp)
 		return err
 	})
