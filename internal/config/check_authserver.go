@@ -165,6 +165,9 @@ func (c *checker) oauth2Provider(d *document, path string, o *OAuth2Upstream) {
 	rules := urlRules{query: true, allowHTTP: o.InsecureAllowHTTP, permit: permitHTTP}
 	c.url(d, path+".authorizationEndpoint", o.AuthorizationEndpoint, rules)
 	c.url(d, path+".tokenEndpoint", o.TokenEndpoint, rules)
+	if o.RevocationEndpoint != "" {
+		c.url(d, path+".revocationEndpoint", o.RevocationEndpoint, rules)
+	}
 	c.scopes(d, path+".scopes", o.Scopes)
 	c.userInfo(d, path+".userInfo", o.UserInfo, o.InsecureAllowHTTP)
 	c.client(d, path, o.ClientID, o.DCRConfig)

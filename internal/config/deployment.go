@@ -194,6 +194,8 @@ type OIDCProvider struct {
 type OAuth2Provider struct {
 	AuthorizationEndpoint string
 	TokenEndpoint         string
+	// RevocationEndpoint is empty where the provider has none of RFC 7009.
+	RevocationEndpoint string `json:",omitempty"`
 	// TokenResponse says where the token response has its fields.
 	TokenResponse TokenResponsePaths
 	// Identity is nil unless the token response tells who logged in.

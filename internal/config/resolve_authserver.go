@@ -177,7 +177,7 @@ func resolveProvider(p *UpstreamProvider, name string) Provider {
 		r.CABundle = caBundle(o.CABundleRef)
 		r.AllowPrivateIPs, r.AllowHTTP = o.AllowPrivateIPs, o.InsecureAllowHTTP
 		r.OAuth2 = &OAuth2Provider{
-			AuthorizationEndpoint: o.AuthorizationEndpoint, TokenEndpoint: o.TokenEndpoint,
+			AuthorizationEndpoint: o.AuthorizationEndpoint, TokenEndpoint: o.TokenEndpoint, RevocationEndpoint: o.RevocationEndpoint,
 			TokenResponse: tokenResponsePaths(o.TokenResponseMapping),
 		}
 		if m := o.IdentityFromToken; m != nil {

@@ -139,6 +139,9 @@ type OAuth2Upstream struct {
 	AuthorizationEndpoint string `yaml:"authorizationEndpoint" required:"true"`
 	// TokenEndpoint is where codes and refresh tokens are redeemed.
 	TokenEndpoint string `yaml:"tokenEndpoint" required:"true"`
+	// RevocationEndpoint is where tokens that nobody uses any more are given back
+	// (RFC 7009). Without one they are erased here, and end there with their time.
+	RevocationEndpoint string `yaml:"revocationEndpoint"`
 	// UserInfo says how to learn who logged in.
 	UserInfo *UserInfo `yaml:"userInfo"`
 	// ClientID at the provider, where the application was registered by hand. Required.

@@ -1179,7 +1179,7 @@ type AuditRecord struct {
 	// When.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// What: leg.redeemed, leg.skipped, leg.failed, session.activated, session.ended, credential.issued,
-	// credential.refused, connection.refreshed, connection.refresh_failed, connection.disconnected.
+	// credential.refused, connection.refreshed, connection.refresh_failed, connection.disconnected, revocation.failed.
 	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
 	// success or a reason such as CONNECTION_REQUIRED.
 	Outcome string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`

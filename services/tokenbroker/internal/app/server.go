@@ -60,7 +60,6 @@ type Server struct {
 	recorder  *audit.Recorder
 	source    *deployment.Source
 	plans     *credential.Plans
-	revoker   *revoke.Revoker
 	refresher *refresh.Refresher
 	feed      *watch.Feed
 }
@@ -137,26 +136,27 @@ func (s *Server) newSource() (*deployment.Source, error) {
 // addBackground makes the parts that work by themselves.
 func (s *Server) addBackground() {
 	log := s.cfg.Telemetry.Logger
-	s.revoker = revoke.New(revoke.Config{
+	revoker := revoke.New(revoke.Config{
 		Find: func(name, realm string) (revoke.Provider, error) {
 			return s.source.Current().Providers.Find(name, realm)
 		},
-		Connections: s.store, Opener: s.sealer, Logger: log,
+		Queue: s.store, Opener: s.sealer, Audit: s.recorder, Logger: log, Meter: s.cfg.Telemetry.Meter,
+		Timeout: s.cfg.Flags.UpstreamTimeout,
 	})
 	s.refresher = refresh.New(refresh.Config{
 		Reader: s.store, Leases: s.store, Sealer: s.sealer, Find: s.findProvider, Providers: s.providerRealms,
 		PrimaryName:   func() string { return s.authServer().Primary },
 		LockOnPrimary: func() bool { return s.authServer().LockSessionsOnPrimaryRevocation },
-		Audit:         s.recorder, Revoker: s.revoker, Meter: s.cfg.Telemetry.Meter, Logger: log,
+		Audit:         s.recorder, Meter: s.cfg.Telemetry.Meter, Logger: log,
 		CallTimeout: s.cfg.Flags.UpstreamTimeout, Lease: s.cfg.Flags.RefreshLease,
 	})
 	s.feed = watch.NewFeed(s.cfg.ListenURL, log)
 	sweeper := sweep.New(sweep.Config{
-		Sessions: s.store, Connections: s.store, Revoker: s.revoker, Audit: s.recorder, Logger: log,
+		Sessions: s.store, Connections: s.store, Audit: s.recorder, Logger: log,
 		ConnectionRetention: func() time.Duration { return s.authServer().ConnectionRetention },
 		Retention:           s.retention, PendingLifetime: login.PendingLifetime,
 	})
-	s.add("revoke", s.revoker.Run)
+	s.add("revoke", revoker.Run)
 	s.add("refresh", s.refresher.Run)
 	s.add("feed", s.feed.Run)
 	s.add("sweep", sweeper.Run)
@@ -165,7 +165,7 @@ func (s *Server) addBackground() {
 // addInventory makes the gauges of what is stored and what waits.
 func (s *Server) addInventory() error {
 	stock, err := inventory.New(inventory.Config{
-		Store: s.store, Queued: s.revoker.Queued, Meter: s.cfg.Telemetry.Meter, Logger: s.cfg.Telemetry.Logger,
+		Store: s.store, Meter: s.cfg.Telemetry.Meter, Logger: s.cfg.Telemetry.Logger,
 	})
 	if err != nil {
 		return err
@@ -245,13 +245,13 @@ func (s *Server) addServices() error {
 	}
 	s.cfg.Health.OnChange(s.grpc.SetReady)
 	brokerv1.RegisterLoginServiceServer(s.grpc, login.New(login.Config{
-		Sessions: s.store, Legs: s.store, Sealer: s.sealer, Revoker: s.revoker,
+		Sessions: s.store, Legs: s.store, Sealer: s.sealer,
 		Current: s.source.Current, Audit: s.recorder, Logger: s.cfg.Telemetry.Logger,
 		MaxPending: s.cfg.Flags.MaxPendingSessions,
 	}))
 	brokerv1.RegisterMcpSessionServiceServer(s.grpc, blobs.New(s.store))
 	brokerv1.RegisterConnectionServiceServer(s.grpc, connections.New(connections.Config{
-		People: s.store, Store: s.store, Revoker: s.revoker, Current: s.source.Current, Audit: s.recorder,
+		People: s.store, Store: s.store, Current: s.source.Current, Audit: s.recorder,
 	}))
 	brokerv1.RegisterCredentialServiceServer(s.grpc, s.newCredentialService())
 	return nil

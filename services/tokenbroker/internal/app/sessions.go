@@ -82,8 +82,6 @@ func (c *endSessions) Run(ctx context.Context, stdout, stderr io.Writer) error {
 	count, err := sessions.EndSessions(ctx, store.SessionsToEnd{
 		UserID: c.User, Everybody: c.All, Reason: endedByOperator,
 		Record: audit.Record{Action: audit.SessionEnded, Peer: "operator"},
-		// The tokens of logins under way are erased here, not revoked at their
-		// providers: nothing in this process can open them.
 		Each: func(batch []store.Ended) {
 			for i := range batch {
 				recorder.Log(ctx, batch[i].Record)

@@ -30,6 +30,8 @@ const (
 	ConnectionRefreshed     Action = "connection.refreshed"
 	ConnectionRefreshFailed Action = "connection.refresh_failed"
 	ConnectionDisconnected  Action = "connection.disconnected"
+	// RevocationFailed: a provider was not told that tokens are given up.
+	RevocationFailed Action = "revocation.failed"
 )
 
 // Success is the outcome of what worked. Other outcomes are reasons, such as

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -24,7 +23,6 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/connections"
 	"chatelaine.dev/services/tokenbroker/internal/deployment"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/schema"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 	"chatelaine.dev/services/tokenbroker/internal/upstream"
@@ -40,25 +38,13 @@ type operations struct {
 	pool    *pgxpool.Pool
 	grpc    string
 	rest    *httptest.Server
-	revoked *revocations
 	metrics *sdkmetric.ManualReader
-}
-
-type revocations struct {
-	mu   sync.Mutex
-	list []revoke.Request
-}
-
-func (r *revocations) Add(req revoke.Request) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.list = append(r.list, req)
 }
 
 func newOperations(t *testing.T) *operations {
 	t.Helper()
 	o := &operations{
-		t: t, ca: rpctest.NewCA(t), pool: pgtest.New(t, schema.Migrations()), revoked: &revocations{},
+		t: t, ca: rpctest.NewCA(t), pool: pgtest.New(t, schema.Migrations()),
 		metrics: sdkmetric.NewManualReader(),
 	}
 	tel := telemetry.Discard()
@@ -71,7 +57,7 @@ func newOperations(t *testing.T) *operations {
 	must(t, err)
 	st := store.New(o.pool)
 	brokerv1.RegisterConnectionServiceServer(server, connections.New(connections.Config{
-		People: st, Store: st, Revoker: o.revoked, Audit: audit.NewRecorder(st, slog.New(slog.DiscardHandler)),
+		People: st, Store: st, Audit: audit.NewRecorder(st, slog.New(slog.DiscardHandler)),
 		Current: func() *deployment.Snapshot { return &deployment.Snapshot{Providers: &upstream.Registry{}} },
 	}))
 	o.grpc = rpctest.Serve(t, server)

@@ -251,8 +251,10 @@ func TestDisconnectingOneLeavesTheOthers(t *testing.T) {
 	if !slices.Equal(states, []brokerv1.ConnectionState{active, gone, gone}) {
 		t.Errorf("states %v", states)
 	}
-	if n := len(o.revoked.list); n != 2 {
-		t.Errorf("%d revocations at the provider", n)
+	var queued int
+	must(t, o.pool.QueryRow(t.Context(), `SELECT count(*) FROM tokenbroker.revocations WHERE user_id = $1 AND connection_id <> ''`, user).Scan(&queued))
+	if queued != 2 {
+		t.Errorf("%d revocations at the provider", queued)
 	}
 	records, err := o.client().ListAuditRecords(t.Context(), &brokerv1.ListAuditRecordsRequest{UserId: user})
 	must(t, err)

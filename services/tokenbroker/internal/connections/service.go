@@ -13,7 +13,6 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/deployment"
 	"chatelaine.dev/services/tokenbroker/internal/login"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 )
 
@@ -40,14 +39,10 @@ type Store interface {
 	Disconnect(ctx context.Context, id string, rec audit.Record) (was *store.Connection, kept audit.Record, err error)
 }
 
-// Revoker takes tokens of connections that were ended.
-type Revoker interface{ Add(revoke.Request) }
-
 // Config makes a Service. All fields are required.
 type Config struct {
-	People  People
-	Store   Store
-	Revoker Revoker
+	People People
+	Store  Store
 	// Current returns the configuration.
 	Current func() *deployment.Snapshot
 	Audit   *audit.Recorder
@@ -186,7 +181,6 @@ func (s *Service) Disconnect(ctx context.Context, req *brokerv1.DisconnectReques
 	}
 	if was != nil {
 		s.cfg.Audit.Log(ctx, rec)
-		s.cfg.Revoker.Add(revoke.OfConnection(was))
 	}
 	return &brokerv1.DisconnectResponse{}, nil
 }

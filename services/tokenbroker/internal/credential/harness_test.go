@@ -136,14 +136,8 @@ func start(t testing.TB, o options) *broker {
 	must(t, err)
 	sealer := seal.NewSealer(keyring)
 	recorder := audit.NewRecorder(b.store, logger)
-	revoker := revoke.New(revoke.Config{
-		Find: func(name, realm string) (revoke.Provider, error) {
-			return b.source.Current().Providers.Find(name, realm)
-		},
-		Connections: b.store, Opener: sealer, Logger: logger,
-	})
 	refresher := refresh.New(refresh.Config{
-		Reader: b.store, Leases: b.store, Sealer: sealer, Audit: recorder, Revoker: revoker, Logger: logger,
+		Reader: b.store, Leases: b.store, Sealer: sealer, Audit: recorder, Logger: logger,
 		Find: func(name, realm string) (refresh.Provider, error) {
 			return b.source.Current().Providers.Find(name, realm)
 		},
@@ -152,8 +146,14 @@ func start(t testing.TB, o options) *broker {
 		LockOnPrimary:  func() bool { return true },
 		ForcedInterval: time.Millisecond,
 	})
+	revoker := revoke.New(revoke.Config{
+		Find: func(name, realm string) (revoke.Provider, error) {
+			return b.source.Current().Providers.Find(name, realm)
+		},
+		Queue: b.store, Opener: sealer, Audit: recorder, Logger: logger,
+	})
 	b.login = login.New(login.Config{
-		Sessions: b.store, Legs: b.store, Sealer: sealer, Revoker: revoker,
+		Sessions: b.store, Legs: b.store, Sealer: sealer,
 		Current: b.source.Current, Audit: recorder, Logger: logger,
 	})
 	feed := watch.NewFeed(databaseURL, logger)

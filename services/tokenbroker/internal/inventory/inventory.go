@@ -25,13 +25,12 @@ const (
 type Store interface {
 	CountConnections(ctx context.Context) ([]store.ConnectionCount, error)
 	CountKeys(ctx context.Context) ([]store.KeyCount, error)
+	CountRevocations(ctx context.Context) (store.RevocationQueue, error)
 }
 
 // Config makes an Inventory. All fields are required.
 type Config struct {
-	Store Store
-	// Queued returns how many revocations wait.
-	Queued func() int
+	Store  Store
 	Meter  metric.MeterProvider
 	Logger *slog.Logger
 }
@@ -40,7 +39,7 @@ type Config struct {
 type Inventory struct {
 	cfg Config
 
-	connections, sealed, queue metric.Int64ObservableGauge
+	connections, sealed, queue, oldest metric.Int64ObservableGauge
 
 	mu     sync.Mutex
 	counts counts
@@ -49,6 +48,7 @@ type Inventory struct {
 type counts struct {
 	connections []store.ConnectionCount
 	keys        []store.KeyCount
+	queue       *store.RevocationQueue
 }
 
 // New registers the gauges; Run fills them.
@@ -61,7 +61,8 @@ func New(cfg Config) (*Inventory, error) {
 	}{
 		{&i.connections, "connections", "{connection}", "Stored connections, by provider and status; the same in every replica."},
 		{&i.sealed, "sealed.values", "{value}", "Stored values that a key-encryption key protects; the same in every replica."},
-		{&i.queue, "revocation.queue", "{revocation}", "Tokens that wait to be revoked at their provider."},
+		{&i.queue, "revocation.queue", "{revocation}", "Sets of tokens that wait to be revoked at their provider; the same in every replica."},
+		{&i.oldest, "revocation.oldest", "s", "How long the first of them has waited; the same in every replica."},
 	} {
 		gauge, err := meter.Int64ObservableGauge("chatelaine.tokenbroker."+g.name,
 			metric.WithUnit(g.unit), metric.WithDescription(g.about))
@@ -70,16 +71,19 @@ func New(cfg Config) (*Inventory, error) {
 		}
 		*g.into = gauge
 	}
-	if _, err := meter.RegisterCallback(i.observe, i.connections, i.sealed, i.queue); err != nil {
+	if _, err := meter.RegisterCallback(i.observe, i.connections, i.sealed, i.queue, i.oldest); err != nil {
 		return nil, fault.Wrap(fault.Internal, err, "cannot make a metric")
 	}
 	return i, nil
 }
 
 func (i *Inventory) observe(_ context.Context, o metric.Observer) error {
-	o.ObserveInt64(i.queue, int64(i.cfg.Queued()))
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if q := i.counts.queue; q != nil {
+		o.ObserveInt64(i.queue, q.Count)
+		o.ObserveInt64(i.oldest, int64(q.Oldest.Seconds()))
+	}
 	for _, c := range i.counts.connections {
 		o.ObserveInt64(i.connections, c.Count, metric.WithAttributes(
 			attribute.String("provider", c.Provider), attribute.String("status", string(c.Status))))
@@ -118,6 +122,11 @@ func (i *Inventory) Count(ctx context.Context) error {
 	var err error
 	if now.connections, err = i.cfg.Store.CountConnections(ctx); err == nil {
 		now.keys, err = i.cfg.Store.CountKeys(ctx)
+	}
+	if err == nil {
+		var queue store.RevocationQueue
+		queue, err = i.cfg.Store.CountRevocations(ctx)
+		now.queue = &queue
 	}
 	if err != nil {
 		now = counts{}

@@ -48,21 +48,22 @@ func TestGaugesSayWhatIsStored(t *testing.T) {
 			FROM generate_series(1, 5) n;
 		INSERT INTO tokenbroker.connections (id, user_id, provider, realm, subject, status, version, refreshable, tokens_at, key_id, wrapped_key, sealed_tokens)
 			VALUES ('again', 'u', 'hub', 'r', 's', 'reauthentication_required', 2, true, clock_timestamp(), 'old', 'w', 's'),
-				('gone', 'u', 'hub', 'r', 't', 'disconnected', 2, false, clock_timestamp(), NULL, NULL, NULL)`)
+				('gone', 'u', 'hub', 'r', 't', 'disconnected', 2, false, clock_timestamp(), NULL, NULL, NULL);
+		INSERT INTO tokenbroker.revocations (staged, provider, realm, subject, origin_table, origin_row, origin_version, key_id, wrapped_key, sealed_tokens, created_at)
+			SELECT false, 'hub', 'r', 't', 'connections', 'gone', n, 'old', 'w', 's', clock_timestamp() - n * interval '30 minutes' FROM generate_series(1, 2) n`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	reader := sdkmetric.NewManualReader()
 	st := &flaky{Store: store.New(pool)}
-	queued := 7
 	stock, err := inventory.New(inventory.Config{
-		Store: st, Queued: func() int { return queued }, Logger: slog.New(slog.DiscardHandler),
+		Store: st, Logger: slog.New(slog.DiscardHandler),
 		Meter: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]int64{"chatelaine.tokenbroker.revocation.queue{}": 7}
+	want := map[string]int64{}
 	check(t, reader, want) // before the first count
 
 	if err := stock.Count(t.Context()); err != nil {
@@ -72,9 +73,10 @@ func TestGaugesSayWhatIsStored(t *testing.T) {
 		"chatelaine.tokenbroker.connections{provider=corp,status=active}":                   5,
 		"chatelaine.tokenbroker.connections{provider=hub,status=reauthentication_required}": 1,
 		"chatelaine.tokenbroker.connections{provider=hub,status=disconnected}":              1,
-		"chatelaine.tokenbroker.sealed.values{key_id=old}":                                  4,
+		"chatelaine.tokenbroker.sealed.values{key_id=old}":                                  6,
 		"chatelaine.tokenbroker.sealed.values{key_id=new}":                                  3,
-		"chatelaine.tokenbroker.revocation.queue{}":                                         7,
+		"chatelaine.tokenbroker.revocation.queue{}":                                         2,
+		"chatelaine.tokenbroker.revocation.oldest{}":                                        3600,
 	})
 
 	st.fail = true

@@ -29,6 +29,8 @@ func (a *away) CountConnections(context.Context) ([]store.ConnectionCount, error
 
 func (a *away) CountKeys(context.Context) ([]store.KeyCount, error) { return nil, nil }
 
+func (a *away) CountRevocations(context.Context) (q store.RevocationQueue, err error) { return q, nil }
+
 // Of a database that is away for long the log has two lines.
 func TestALongOutageIsToldOnce(t *testing.T) {
 	t.Parallel()
@@ -37,7 +39,7 @@ func TestALongOutageIsToldOnce(t *testing.T) {
 		db := &away{}
 		db.down.Store(true)
 		i, err := inventory.New(inventory.Config{
-			Store: db, Queued: func() int { return 0 }, Meter: noop.NewMeterProvider(), Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Store: db, Meter: noop.NewMeterProvider(), Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -21,7 +21,7 @@
 // of who logged in, nothing is kept: the token may be another account's.
 //
 // Tokens that end up nowhere (a failed chain, a skipped leg, a leg that could not be
-// stored) are handed to package revoke.
+// stored) are queued for package revoke, by the store in the same transaction.
 //
 // Reconnecting one provider: RedeemCode on a session that is active already stages
 // the leg beside what the session has, and ActivateSession promotes it. The primary

@@ -22,7 +22,6 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/deployment"
 	"chatelaine.dev/services/tokenbroker/internal/login"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/schema"
 	"chatelaine.dev/services/tokenbroker/internal/seal"
 	"chatelaine.dev/services/tokenbroker/internal/store"
@@ -99,18 +98,6 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-// revocations is what was handed over for revocation.
-type revocations struct {
-	mu   sync.Mutex
-	list []revoke.Request
-}
-
-func (r *revocations) Add(req revoke.Request) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.list = append(r.list, req)
-}
-
 // legs is the store, with what happens just before its calls.
 type legs struct {
 	*store.Store
@@ -150,14 +137,13 @@ func (l *legs) Activate(ctx context.Context, a store.Activation) (store.Session,
 // fixture is the service on a real database, with providers that really answer.
 type fixture struct {
 	*login.Service
-	t       *testing.T
-	store   *store.Store
-	pool    *pgxpool.Pool
-	sealer  *seal.Sealer
-	legs    *legs
-	revoked *revocations
-	corp    *optest.OP
-	hub     *hub
+	t      *testing.T
+	store  *store.Store
+	pool   *pgxpool.Pool
+	sealer *seal.Sealer
+	legs   *legs
+	corp   *optest.OP
+	hub    *hub
 }
 
 func newFixture(t *testing.T, change ...func(*login.Config)) *fixture {
@@ -168,7 +154,7 @@ func newFixture(t *testing.T, change ...func(*login.Config)) *fixture {
 	must(t, err)
 	pool := pgtest.New(t, schema.Migrations())
 	f := &fixture{
-		t: t, pool: pool, store: store.New(pool), sealer: seal.NewSealer(keys), revoked: &revocations{},
+		t: t, pool: pool, store: store.New(pool), sealer: seal.NewSealer(keys),
 		corp: optest.Start(t), hub: &hub{account: "42", access: "at-1", refresh: "rt-1"},
 	}
 	f.legs = &legs{Store: f.store}
@@ -185,7 +171,7 @@ func newFixture(t *testing.T, change ...func(*login.Config)) *fixture {
 	must(t, err)
 	snapshot := &deployment.Snapshot{Digest: set.Digest(), Deployment: set.Deployment(), Providers: providers}
 	cfg := login.Config{
-		Sessions: f.store, Legs: f.legs, Sealer: f.sealer, Revoker: f.revoked, Logger: log,
+		Sessions: f.store, Legs: f.legs, Sealer: f.sealer, Logger: log,
 		Current: func() *deployment.Snapshot { return snapshot }, Audit: audit.NewRecorder(f.store, log),
 	}
 	for _, c := range change {

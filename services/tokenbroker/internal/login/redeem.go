@@ -13,7 +13,6 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/deployment"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
 	"chatelaine.dev/services/tokenbroker/internal/refresh"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/seal"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 	"chatelaine.dev/services/tokenbroker/internal/upstream"
@@ -53,7 +52,6 @@ func (s *Service) RedeemCode(ctx context.Context, req *brokerv1.RedeemCodeReques
 		return nil, err
 	}
 	s.cfg.Audit.Log(ctx, staged.Record)
-	s.revokeReplaced(&staged, &grant)
 
 	resp := &brokerv1.RedeemCodeResponse{
 		Identity: &brokerv1.Identity{Subject: grant.Identity.Subject, Name: grant.Identity.Name, Email: grant.Identity.Email},
@@ -114,20 +112,24 @@ func (s *Service) stage(ctx context.Context, snapshot *deployment.Snapshot, sess
 	}
 	staged, err := s.cfg.Legs.StageLeg(ctx, leg)
 	if err != nil {
-		s.cfg.Revoker.Add(revoke.OfLeg(session.UserID, &leg.StagedLeg))
+		s.giveUp(ctx, session.UserID, &leg.StagedLeg)
 	}
 	return staged, err
 }
 
-// revokeReplaced gives back the tokens of an earlier run of the leg. The same
-// account's are left to expire: revoking them could end the new grant too.
-func (s *Service) revokeReplaced(staged *store.Staged, g *upstream.Grant) {
-	old := staged.Replaced
-	if old == nil || (old.Realm == g.Realm && old.Subject == g.Identity.Subject) {
-		return
+// giveUp has tokens revoked that found no place. The caller learns of the failure
+// itself either way, and may be gone by now.
+func (s *Service) giveUp(ctx context.Context, userID string, leg *store.StagedLeg) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTimeout)
+	defer cancel()
+	if err := s.cfg.Legs.QueueRevocation(ctx, store.OfLeg(userID, leg)); err != nil {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "tokens that could not be stored will not be revoked at their provider",
+			slog.String("provider", leg.Provider), fault.Attr(err))
 	}
-	s.cfg.Revoker.Add(revoke.OfLeg(staged.Session.UserID, old))
 }
+
+// giveUpTimeout bounds a write that nobody waits for.
+const giveUpTimeout = 5 * time.Second
 
 // legFailed keeps a record; the caller learns of the failure itself either way.
 func (s *Service) legFailed(ctx context.Context, session *store.Session, provider string, cause error) {

@@ -3,29 +3,46 @@ package login_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"chatelaine.dev/internal/fault"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
+	"chatelaine.dev/services/tokenbroker/internal/store"
 )
 
-// wantRevoked checks the access tokens that were handed over, and forgets them.
+// given returns what waits to be revoked, and forgets it.
+func (f *fixture) given() []store.Revocation {
+	f.t.Helper()
+	list, err := f.store.ClaimRevocations(f.t.Context(), 100, time.Hour)
+	must(f.t, err)
+	for i := range list {
+		_, err := f.store.FinishRevocation(f.t.Context(), &list[i], nil)
+		must(f.t, err)
+	}
+	return list
+}
+
+// wantRevoked checks the access tokens of octohub that wait to be revoked, and forgets
+// all that wait.
 func (f *fixture) wantRevoked(user string, want ...string) {
 	f.t.Helper()
 	var got []string
-	for _, r := range f.revoked.list {
+	for _, r := range f.given() {
+		if r.Provider != "octohub" {
+			continue
+		}
 		tokens, err := f.sealer.OpenTokens(f.t.Context(), r.Sealed, r.Place)
 		must(f.t, err)
 		got = append(got, tokens.AccessToken.Reveal())
-		if r.UserID != user || !r.Staged || r.Provider != "octohub" || r.Account.Subject == "" {
-			f.t.Errorf("handed over %+v, want user %s", r, user)
+		if r.UserID != user || !r.Staged || r.Account.Subject == "" {
+			f.t.Errorf("queued of user %q, account %+v, staged %v; want user %s", r.UserID, r.Account, r.Staged, user)
 		}
 	}
 	if !slices.Equal(got, want) {
-		f.t.Errorf("handed over for revocation: %v, want %v", got, want)
+		f.t.Errorf("queued for revocation: %v, want %v", got, want)
 	}
-	f.revoked.list = nil
 }
 
 func (f *fixture) user(session string) string {
@@ -71,9 +88,10 @@ func TestTokensOfALoginThatCameToNothingAreGivenBack(t *testing.T) {
 		do   func(*fixture, string)
 		want []string
 	}{
-		"skipped":                         {skip, []string{"at-1"}},
-		"run again with another account":  {again("43"), []string{"at-1"}},
-		"run again with the same account": {again("42"), nil}, // it may be one grant
+		"skipped":                        {skip, []string{"at-1"}},
+		"run again with another account": {again("43"), []string{"at-1"}},
+		// It may be one grant: package revoke leaves it alone for as long as the leg lives.
+		"run again with the same account": {again("42"), []string{"at-1"}},
 		"activated":                       {func(f *fixture, id string) { must(f.t, f.activate(id)); end(f, id) }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +109,7 @@ func TestTokensOfALoginThatCameToNothingAreGivenBack(t *testing.T) {
 		id := f.chain("octohub", "at-1", "rt-1")
 		end(f, id)
 		var providers []string
-		for _, r := range f.revoked.list {
+		for _, r := range f.given() {
 			providers = append(providers, r.Provider)
 		}
 		slices.Sort(providers)
@@ -99,8 +117,8 @@ func TestTokensOfALoginThatCameToNothingAreGivenBack(t *testing.T) {
 			t.Errorf("handed over for revocation: %v", providers)
 		}
 		end(f, id) // nothing is left
-		if n := len(f.revoked.list); n != 2 {
-			t.Errorf("%d sets of tokens after ending twice", n)
+		if again := f.given(); len(again) != 0 {
+			t.Errorf("%d sets of tokens more after ending twice", len(again))
 		}
 	})
 }

@@ -13,7 +13,6 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/deployment"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/seal"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 	"chatelaine.dev/services/tokenbroker/internal/upstream"
@@ -52,6 +51,7 @@ type Legs interface {
 	SkipProvider(ctx context.Context, sessionID, provider, why string, rec audit.Record) (store.SkippedLeg, error)
 	PlanActivation(ctx context.Context, sessionID string, maxAge time.Duration) (store.Plan, error)
 	Activate(ctx context.Context, a store.Activation) (store.Session, error)
+	QueueRevocation(ctx context.Context, r store.Revocation) error
 }
 
 // Sealer seals and opens tokens.
@@ -60,15 +60,11 @@ type Sealer interface {
 	OpenTokens(ctx context.Context, sealed seal.Sealed, at seal.Place) (seal.Tokens, error)
 }
 
-// Revoker takes tokens that ended up nowhere.
-type Revoker interface{ Add(revoke.Request) }
-
 // Config makes a Service. All fields but MaxPending and Patience are required.
 type Config struct {
 	Sessions Sessions
 	Legs     Legs
 	Sealer   Sealer
-	Revoker  Revoker
 	// Current returns the configuration.
 	Current func() *deployment.Snapshot
 	Audit   *audit.Recorder
@@ -129,9 +125,6 @@ func (s *Service) SkipProvider(ctx context.Context, req *brokerv1.SkipProviderRe
 		return nil, err
 	}
 	s.cfg.Audit.Log(ctx, skipped.Record)
-	if skipped.Erased != nil {
-		s.cfg.Revoker.Add(revoke.OfLeg(skipped.Session.UserID, skipped.Erased))
-	}
 	return &brokerv1.SkipProviderResponse{Links: Links(snapshot.Providers, &skipped.Session)}, nil
 }
 
@@ -162,9 +155,6 @@ func (s *Service) EndSession(ctx context.Context, req *brokerv1.EndSessionReques
 	}
 	if ended.Changed {
 		s.cfg.Audit.Log(ctx, ended.Record)
-	}
-	for i := range ended.Staged {
-		s.cfg.Revoker.Add(revoke.OfLeg(ended.UserID, &ended.Staged[i]))
 	}
 	return &brokerv1.EndSessionResponse{}, nil
 }

@@ -1,6 +1,7 @@
 package refresh
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"log/slog"
@@ -110,8 +111,11 @@ func (r *Refresher) try(ctx context.Context, c *store.Connection, p Provider, fo
 		RefreshToken: tokens.RefreshToken, Subject: c.Subject, Scopes: c.Scopes,
 	})
 	if err != nil {
-		settled, err := r.failed(ctx, c, p, lease, err)
-		return false, settled, err
+		settled, failure := r.failed(ctx, c, p, lease, err)
+		if !grant.AccessToken.IsZero() { // granted, and not fit for this connection
+			err = r.giveUpGrant(ctx, c, &grant)
+		}
+		return false, settled, cmp.Or(failure, err)
 	}
 	renewed, err = r.commit(ctx, c, tokens, &grant)
 	return renewed, true, err

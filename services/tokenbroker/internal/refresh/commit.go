@@ -9,7 +9,6 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/seal"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 	"chatelaine.dev/services/tokenbroker/internal/upstream"
@@ -35,7 +34,9 @@ func (r *Refresher) commit(ctx context.Context, c *store.Connection, old seal.To
 		now, err := r.cfg.Reader.Connection(ctx, c.ID)
 		switch {
 		case fault.KindOf(err) == fault.NotFound || (err == nil && now.Status == store.ConnectionDisconnected):
-			r.cfg.Revoker.Add(revoke.OfConnection(next))
+			if err := r.giveUp(ctx, next); err != nil {
+				return false, err
+			}
 			return false, connectionRequired(c.Provider)
 		case err != nil:
 			return false, err
@@ -93,16 +94,42 @@ func (r *Refresher) handOver(ctx context.Context, now *store.Connection, spent, 
 	return done, err
 }
 
-func (r *Refresher) keepTrying(ctx context.Context, renewal store.Renewal) (bool, error) {
+func (r *Refresher) keepTrying(ctx context.Context, renewal store.Renewal) (committed bool, err error) {
+	err = r.persist(ctx, renewal.ConnectionID, func() error {
+		committed, err = r.cfg.Leases.CommitRenewal(ctx, renewal)
+		return err
+	})
+	return committed, err
+}
+
+// giveUpGrant has tokens revoked that a renewal brought and that may not be used.
+func (r *Refresher) giveUpGrant(ctx context.Context, c *store.Connection, g *upstream.Grant) error {
+	unfit := *c
+	unfit.Version++
+	var err error
+	unfit.Sealed, err = r.cfg.Sealer.SealTokens(ctx, seal.Tokens{AccessToken: g.AccessToken, RefreshToken: g.RefreshToken}, unfit.Place())
+	if err != nil {
+		return err
+	}
+	return r.giveUp(ctx, &unfit)
+}
+
+// giveUp has tokens revoked that no connection has: c is what they would have been.
+func (r *Refresher) giveUp(ctx context.Context, c *store.Connection) error {
+	return r.persist(ctx, c.ID, func() error { return r.cfg.Leases.QueueRevocation(ctx, store.OfConnection(c)) })
+}
+
+// persist tries for as long as ctx lasts to write what is nowhere else.
+func (r *Refresher) persist(ctx context.Context, connectionID string, write func() error) error {
 	for wait := pollEvery; ; wait = min(2*wait, 5*time.Second) {
-		committed, err := r.cfg.Leases.CommitRenewal(ctx, renewal)
+		err := write()
 		if err == nil {
-			return committed, nil
+			return nil
 		}
 		r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "new tokens could not be stored yet",
-			slog.String("connection_id", renewal.ConnectionID), fault.Attr(err))
+			slog.String("connection_id", connectionID), fault.Attr(err))
 		if pause(ctx, wait) != nil {
-			return false, err
+			return err
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,7 +20,6 @@ import (
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
 	"chatelaine.dev/services/tokenbroker/internal/refresh"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/schema"
 	"chatelaine.dev/services/tokenbroker/internal/seal"
 	"chatelaine.dev/services/tokenbroker/internal/store"
@@ -38,7 +38,6 @@ type provider struct {
 	mu      sync.Mutex
 	current string // the one refresh token that is good
 	calls   int
-	revoked []string
 	// before, when set, runs first, outside of mu: block, fail, or spend the token
 	// and then fail.
 	before func(ctx context.Context, p *provider, presented string) error
@@ -76,13 +75,6 @@ func (p *provider) Refresh(ctx context.Context, r upstream.RefreshRequest) (upst
 		p.change(&g)
 	}
 	return g, nil
-}
-
-func (p *provider) Revoke(_ context.Context, token secret.String, _ upstream.TokenHint) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.revoked = append(p.revoked, token.Reveal())
-	return nil
 }
 
 func (p *provider) count() int {
@@ -240,10 +232,6 @@ func (f *fixture) replica(change ...func(*refresh.Config)) *refresh.Refresher {
 		Providers:   configured,
 		PrimaryName: func() string { return "corp" }, LockOnPrimary: func() bool { return true },
 		Audit: audit.NewRecorder(st, log), Logger: log,
-		Revoker: revoke.New(revoke.Config{
-			Find:        func(string, string) (revoke.Provider, error) { return f.upstream, nil },
-			Connections: st, Opener: f.sealer, Logger: log,
-		}),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -259,6 +247,21 @@ func (f *fixture) exec(sql string, args ...any) {
 	f.t.Helper()
 	_, err := f.pool.Exec(f.t.Context(), sql, args...)
 	must(f.t, err)
+}
+
+// queued returns the refresh tokens that wait to be revoked.
+func (f *fixture) queued() []string {
+	f.t.Helper()
+	list, err := f.store.ClaimRevocations(f.t.Context(), 100, 0)
+	must(f.t, err)
+	var found []string
+	for _, r := range list {
+		tokens, err := f.sealer.OpenTokens(f.t.Context(), r.Sealed, r.Place)
+		must(f.t, err)
+		found = append(found, tokens.RefreshToken.Reveal())
+	}
+	slices.Sort(found)
+	return found
 }
 
 // actions returns the audit log, oldest first, as action/outcome.

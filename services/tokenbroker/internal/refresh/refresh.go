@@ -16,7 +16,6 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/seal"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 	"chatelaine.dev/services/tokenbroker/internal/upstream"
@@ -36,6 +35,8 @@ type Leases interface {
 	CommitRenewal(ctx context.Context, r store.Renewal) (committed bool, err error)
 	FailRenewal(ctx context.Context, f store.FailedRenewal) error
 	RequireReauthentication(ctx context.Context, r store.Refusal) (changed bool, err error)
+	// QueueRevocation gives up tokens that found no place.
+	QueueRevocation(ctx context.Context, r store.Revocation) error
 }
 
 // Provider renews tokens.
@@ -67,7 +68,6 @@ type Config struct {
 	// locks the user's sessions.
 	LockOnPrimary func() bool
 	Audit         *audit.Recorder
-	Revoker       *revoke.Revoker
 	Logger        *slog.Logger
 	// Meter counts attempts; nil counts none.
 	Meter metric.MeterProvider

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/secret"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
 	"chatelaine.dev/services/tokenbroker/internal/reason"
@@ -301,21 +302,46 @@ func TestTokensOfAConnectionThatWentAwayMeanwhileAreNotKept(t *testing.T) {
 			audit.Record{Action: audit.ConnectionDisconnected, Outcome: audit.Success})
 		return err
 	})
-	var given *refresh.Config
-	r := f.replica(func(c *refresh.Config) { given = c })
-	_, err := r.Token(t.Context(), f.session.ID, "corp")
+	_, err := f.replica().Token(t.Context(), f.session.ID, "corp")
 	wantReason(t, err, reason.ConnectionRequired)
 	c, err := f.store.Connection(t.Context(), f.connection.ID)
 	must(t, err)
 	if c.Status != store.ConnectionDisconnected || !c.Sealed.IsZero() {
 		t.Errorf("tokens came back after a disconnect: %s", c.Status)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	must(t, given.Revoker.Run(ctx)) // drains the queue
-	if !slices.Equal(f.upstream.revoked, []string{"rt-2"}) {
-		t.Errorf("revoked = %v", f.upstream.revoked)
+	// The old ones, by the disconnection, and those that came too late for it.
+	if got := f.queued(); !slices.Equal(got, []string{"rt-1", "rt-2"}) {
+		t.Errorf("queued for revocation: %v", got)
 	}
+}
+
+// A person's tokens must not stay good at the provider because their id token is not.
+func TestTokensThatAreNotThePersonsAreGivenBack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, -time.Minute)
+	unfit := unfitProvider{f.upstream}
+	r := f.replica(func(c *refresh.Config) {
+		c.Find = func(string, string) (refresh.Provider, error) { return unfit, nil }
+	})
+	_, err := r.Token(t.Context(), f.session.ID, "corp")
+	wantReason(t, err, reason.ReauthenticationRequired)
+	if got := f.queued(); !slices.Equal(got, []string{"rt-2"}) {
+		t.Errorf("queued for revocation: %v", got)
+	}
+	if inUse, err := f.store.RealmInUse(t.Context(), "", f.connection.Account); err != nil || inUse {
+		t.Errorf("they are spared for a connection that nobody can use: %v, %v", inUse, err)
+	}
+}
+
+// unfitProvider rotates, and sends an id token of somebody else.
+type unfitProvider struct{ *provider }
+
+func (p unfitProvider) Refresh(ctx context.Context, r upstream.RefreshRequest) (upstream.Grant, error) {
+	g, err := p.provider.Refresh(ctx, r)
+	if err == nil {
+		err = fault.New(fault.Precondition, "no").WithReason(reason.IdentityInvalid)
+	}
+	return g, err
 }
 
 func TestConnectionsInUseAreRenewedAheadOfExpiry(t *testing.T) {

@@ -130,7 +130,7 @@ func (r *Rotation) hopeless(left []store.KeyUse) error {
 		return MissingKey(u.KeyID, count[u.KeyID])
 	}
 	return fault.Newf(fault.Precondition, "%d values under the key-encryption key %s do not open; one is in table %s, row %s",
-		b.count, u.KeyID, b.first.Place.Table, b.first.Place.Row).WithReason(seal.ReasonInvalid, "key_id", u.KeyID)
+		b.count, u.KeyID, b.first.Table, b.first.Row).WithReason(seal.ReasonInvalid, "key_id", u.KeyID)
 }
 
 // MissingKey is the error for a key that protects values and is not given.
@@ -147,7 +147,7 @@ func (r *Rotation) table(ctx context.Context, table string) error {
 		if err != nil || len(found) == 0 {
 			return err
 		}
-		after = found[len(found)-1].Place.Row
+		after = found[len(found)-1].Row
 		wrapped, err := r.wrap(ctx, found)
 		if err != nil {
 			return err
@@ -174,7 +174,7 @@ func (r *Rotation) wrap(ctx context.Context, found []store.WrappedKey) ([]store.
 				failed[i] = true
 				return nil
 			}
-			rewrapped[i] = store.Rewrapped{Row: k.Place.Row, Old: k.Sealed, New: now}
+			rewrapped[i] = store.Rewrapped{Row: k.Row, Old: k.Sealed, New: now}
 			return err
 		})
 	}

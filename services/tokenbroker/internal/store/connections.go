@@ -155,19 +155,20 @@ func (s *Store) NoteUse(ctx context.Context, connectionID string) error {
 // RealmInUse reports whether something that lives may rest on the same grant as
 // tokens of an account: a connection, or a leg of a session that is not over, of
 // that account. With a userID, any connection of the user in that realm counts.
-// Revoking the tokens could take it along.
+// Revoking the tokens could take it along. A connection that asks for a new login has
+// nothing to lose.
 func (s *Store) RealmInUse(ctx context.Context, userID string, a Account) (inUse bool, err error) {
 	err = s.pool.QueryRow(ctx, `
 		SELECT EXISTS (SELECT 1 FROM tokenbroker.connections
-				WHERE realm = $2 AND status <> 'disconnected' AND (user_id = $1 OR subject = $3))
+				WHERE realm = $2 AND status = 'active' AND (user_id = $1 OR subject = $3))
 			OR EXISTS (SELECT 1 FROM tokenbroker.staged_legs l JOIN tokenbroker.sessions s ON s.id = l.session_id
 				WHERE l.realm = $2 AND l.subject = $3 AND s.state <> 'ended' AND s.expires_at > clock_timestamp())`,
 		userID, a.Realm, a.Subject).Scan(&inUse)
 	return inUse, postgres.Fault(err)
 }
 
-// Disconnect erases a connection's tokens, drops its links and appends an event.
-// It returns the connection as it was, with its sealed tokens, or nil when it was
+// Disconnect erases a connection's tokens, drops its links, queues the revocation and
+// appends an event. It returns the connection as it was, or nil when it was
 // disconnected before. Errors: NotFound.
 func (s *Store) Disconnect(ctx context.Context, id string, rec audit.Record) (was *Connection, record audit.Record, err error) {
 	err = s.change(ctx, func(c *change) error {
@@ -178,6 +179,10 @@ func (s *Store) Disconnect(ctx context.Context, id string, rec audit.Record) (wa
 			return connectionNotFound()
 		}
 		if err != nil || found.Status == ConnectionDisconnected {
+			return err
+		}
+		gone := OfConnection(found)
+		if err := queueRevocation(ctx, c, &gone); err != nil {
 			return err
 		}
 		if _, err := c.Exec(ctx, `

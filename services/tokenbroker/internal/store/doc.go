@@ -11,6 +11,9 @@
 // without gaps, and a reader that saw position n will never meet a smaller one
 // later. NOTIFY only wakes readers.
 //
+// Whatever erases tokens queues their revocation in its own transaction, sealed as
+// they were: no crash comes between the two, and no key is needed for the move.
+//
 // A stranger needs no account to begin logins, so what happens to a session before it
 // has a user leaves little: its end, and legs that nobody came back from, are no audit
 // records, but lines of the log and counts. A first leg that a provider has answered,
@@ -19,7 +22,7 @@
 // and not after the time that records are kept.
 //
 // The files follow the aggregates: users, sessions, their ending, staging,
-// activation, connections, renewal (leases), events, audit, blobs, sweeping; inventory
+// activation, connections, renewal (leases), revocations, events, audit, blobs, sweeping; inventory
 // counts, and rewrapping is about the keys of all that is sealed.
 //
 // What it leaves out: sealing (package seal), what a state means to a caller

@@ -28,7 +28,9 @@ func endSessions(ctx context.Context, c *change, sessions []Session, endReason s
 	if _, err := c.Exec(ctx, `DELETE FROM tokenbroker.session_links WHERE session_id = ANY($1)`, ids); err != nil {
 		return nil, err
 	}
-	rows, err := c.Query(ctx, `DELETE FROM tokenbroker.staged_legs WHERE session_id = ANY($1) RETURNING `+stagedColumns, ids)
+	rows, err := c.Query(ctx, `
+		WITH gone AS (DELETE FROM tokenbroker.staged_legs WHERE session_id = ANY($1) RETURNING *), `+queueGoneLegs+`
+		SELECT `+stagedColumns+` FROM gone`, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +70,7 @@ type SessionsToEnd struct {
 	Reason string
 	// Record is completed with session, user and client, and kept for each.
 	Record audit.Record
-	// Each, if set, is given what every committed batch ended, for the log and for
-	// revoking the tokens of its legs.
+	// Each, if set, is given what every committed batch ended, for the log.
 	Each func([]Ended)
 }
 

@@ -12,15 +12,18 @@ import (
 
 // SealedTables returns the tables that hold sealed values. Each has the columns id,
 // key_id, wrapped_key and sealed_tokens.
-func (s *Store) SealedTables() []string { return []string{"connections", "staged_legs"} }
+func (s *Store) SealedTables() []string { return []string{"connections", "revocations", "staged_legs"} }
 
 // sealedValues selects table and key of every sealed value.
 const sealedValues = `
 	SELECT key_id, 'connections' AS held_by FROM tokenbroker.connections WHERE key_id IS NOT NULL
+	UNION ALL SELECT key_id, 'revocations' FROM tokenbroker.revocations
 	UNION ALL SELECT key_id, 'staged_legs' FROM tokenbroker.staged_legs`
 
 // WrappedKey is the wrapped data key of a stored value.
 type WrappedKey struct {
+	// Table and Row that hold it.
+	Table, Row string
 	// Place of the value, without its version: data keys are not bound to one.
 	Place seal.Place
 	// Sealed has KeyID and WrappedKey, and no ciphertext.
@@ -73,13 +76,17 @@ func (s *Store) KeysToRewrap(ctx context.Context, table, newest, after string, l
 
 // wrappedKeys selects from a table of sealedTables.
 func (s *Store) wrappedKeys(ctx context.Context, table, which string, args ...any) ([]WrappedKey, error) {
-	rows, err := s.pool.Query(ctx, fmt.Sprintf(`SELECT id, key_id, wrapped_key FROM tokenbroker.%s WHERE `, table)+which, args...)
+	place := `'` + table + `', id`
+	if table == "revocations" { // sealed where they came from
+		place = `origin_table, origin_row`
+	}
+	rows, err := s.pool.Query(ctx, fmt.Sprintf(`SELECT id, %s, key_id, wrapped_key FROM tokenbroker.%s WHERE `, place, table)+which, args...)
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}
 	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (WrappedKey, error) {
-		k := WrappedKey{Place: seal.Place{Table: table, Column: "sealed_tokens"}}
-		err := row.Scan(&k.Place.Row, &k.Sealed.KeyID, &k.Sealed.WrappedKey)
+		k := WrappedKey{Table: table, Place: seal.Place{Column: sealedColumn}}
+		err := row.Scan(&k.Row, &k.Place.Table, &k.Place.Row, &k.Sealed.KeyID, &k.Sealed.WrappedKey)
 		return k, err
 	})
 	return keys, postgres.Fault(err)

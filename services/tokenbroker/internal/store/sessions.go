@@ -198,7 +198,7 @@ type Ended struct {
 	// State before.
 	State  SessionState
 	UserID string
-	// Staged legs that were erased; their tokens may be revoked.
+	// Staged legs that were erased; their revocation is queued.
 	Staged []StagedLeg
 	// Record is what was kept of it, for the log.
 	Record audit.Record

@@ -22,12 +22,14 @@ func scanStaged(row pgx.CollectableRow) (l StagedLeg, err error) {
 	return l, err
 }
 
-// deleteStaged erases the staged legs of a session, or those of the named providers.
+// deleteStaged erases the staged legs of a session, or those of the named providers,
+// and queues their revocation.
 func deleteStaged(ctx context.Context, tx pgx.Tx, sessionID string, providers ...string) ([]StagedLeg, error) {
 	rows, err := tx.Query(ctx, `
-		DELETE FROM tokenbroker.staged_legs
-		WHERE session_id = $1 AND (cardinality($2::text[]) = 0 OR provider = ANY($2))
-		RETURNING `+stagedColumns, sessionID, textArray(providers))
+		WITH gone AS (DELETE FROM tokenbroker.staged_legs
+			WHERE session_id = $1 AND (cardinality($2::text[]) = 0 OR provider = ANY($2)) RETURNING *),
+		`+queueGoneLegs+`
+		SELECT `+stagedColumns+` FROM gone`, sessionID, textArray(providers))
 	if err != nil {
 		return nil, err
 	}

@@ -31,34 +31,20 @@ func (s *Store) ExpireSessions(ctx context.Context, limit int, rec audit.Record)
 	return ended, err
 }
 
-// DropStagedLegs erases legs older than maxAge of sessions that live on (a
-// reconnection that nobody completed) and returns them with their user.
-func (s *Store) DropStagedLegs(ctx context.Context, maxAge time.Duration, limit int) (legs []StagedLeg, users []string, err error) {
-	rows, err := s.pool.Query(ctx, `
+// DropStagedLegs erases at most limit legs older than maxAge of sessions that live on
+// (a reconnection that nobody completed), queues their revocation and returns how
+// many they were.
+func (s *Store) DropStagedLegs(ctx context.Context, maxAge time.Duration, limit int) (dropped int, err error) {
+	err = s.pool.QueryRow(ctx, `
 		WITH gone AS (
 			DELETE FROM tokenbroker.staged_legs WHERE id IN (
 				SELECT l.id FROM tokenbroker.staged_legs l JOIN tokenbroker.sessions s ON s.id = l.session_id
 				WHERE s.state = 'active' AND l.created_at <= clock_timestamp() - make_interval(secs => $1)
 				LIMIT $2 FOR UPDATE OF l SKIP LOCKED)
-			RETURNING `+stagedColumns+`
-		)
-		SELECT gone.*, coalesce(s.user_id, '') FROM gone JOIN tokenbroker.sessions s ON s.id = gone.session_id`,
-		seconds(maxAge), limit)
-	if err != nil {
-		return nil, nil, postgres.Fault(err)
-	}
-	var l StagedLeg
-	var userID string
-	var expires, refresh *time.Time
-	_, err = pgx.ForEachRow(rows, []any{
-		&l.ID, &l.SessionID, &l.Provider, &l.Realm, &l.Subject, &l.Name, &l.Scopes, &l.Refreshable,
-		&expires, &refresh, &l.Sealed.KeyID, &l.Sealed.WrappedKey, &l.Sealed.Ciphertext, &userID,
-	}, func() error {
-		l.ExpiresAt, l.RefreshAfter = or(expires), or(refresh)
-		legs, users = append(legs, l), append(users, userID)
-		return nil
-	})
-	return legs, users, postgres.Fault(err)
+			RETURNING *
+		), `+queueGoneLegs+`
+		SELECT count(*) FROM gone`, seconds(maxAge), limit).Scan(&dropped)
+	return dropped, postgres.Fault(err)
 }
 
 // MarkUnlinked notes since when no session links a connection, and forgets it for
@@ -73,7 +59,7 @@ func (s *Store) MarkUnlinked(ctx context.Context) error {
 }
 
 // EraseUnlinked erases at most limit connections that no session has linked for
-// the time of retention, and returns them with their sealed tokens.
+// the time of retention, queues their revocation and returns them.
 func (s *Store) EraseUnlinked(ctx context.Context, retention time.Duration, limit int) ([]*Connection, error) {
 	rows, err := s.pool.Query(ctx, `
 		WITH gone AS (
@@ -83,7 +69,7 @@ func (s *Store) EraseUnlinked(ctx context.Context, retention time.Duration, limi
 					AND NOT EXISTS (SELECT 1 FROM tokenbroker.session_links l WHERE l.connection_id = u.id)
 				ORDER BY u.unlinked_at LIMIT $2 FOR UPDATE SKIP LOCKED)
 			RETURNING *
-		)
+		), `+queueGoneConnections+`
 		SELECT `+connectionColumns+` FROM gone c`, seconds(retention), limit)
 	if err != nil {
 		return nil, postgres.Fault(err)

@@ -143,12 +143,15 @@ type StagedLeg struct {
 	Grant
 }
 
+// sealedColumn is where every table has its sealed tokens.
+const sealedColumn = "sealed_tokens"
+
 // Place is where the leg's tokens are sealed for.
 func (l *StagedLeg) Place() seal.Place { return StagedPlace(l.ID) }
 
 // StagedPlace is the place of a staged leg's tokens.
 func StagedPlace(id string) seal.Place {
-	return seal.Place{Table: "staged_legs", Row: id, Column: "sealed_tokens", Version: 1}
+	return seal.Place{Table: "staged_legs", Row: id, Column: sealedColumn, Version: 1}
 }
 
 // Connection is a user's account at one provider, with its tokens.
@@ -199,7 +202,7 @@ func (c *Connection) Place() seal.Place { return ConnectionPlace(c.ID, c.Version
 
 // ConnectionPlace is the place of one version of a connection's tokens.
 func ConnectionPlace(id string, version int64) seal.Place {
-	return seal.Place{Table: "connections", Row: id, Column: "sealed_tokens", Version: version}
+	return seal.Place{Table: "connections", Row: id, Column: sealedColumn, Version: version}
 }
 
 // Event is something that a cache of credentials must hear of. One of its ids is set.

@@ -26,9 +26,7 @@ func (a *away) ExpireSessions(context.Context, int, audit.Record) ([]store.Ended
 	return nil, nil
 }
 
-func (a *away) DropStagedLegs(context.Context, time.Duration, int) ([]store.StagedLeg, []string, error) {
-	return nil, nil, nil
-}
+func (a *away) DropStagedLegs(context.Context, time.Duration, int) (int, error) { return 0, nil }
 
 func (a *away) MarkUnlinked(context.Context) error { return nil }
 

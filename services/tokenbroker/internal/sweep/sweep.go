@@ -9,7 +9,6 @@ import (
 
 	"chatelaine.dev/internal/process"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 )
 
@@ -23,7 +22,7 @@ const (
 // Sessions ends what has expired.
 type Sessions interface {
 	ExpireSessions(ctx context.Context, limit int, rec audit.Record) ([]store.Ended, error)
-	DropStagedLegs(ctx context.Context, maxAge time.Duration, limit int) (legs []store.StagedLeg, users []string, err error)
+	DropStagedLegs(ctx context.Context, maxAge time.Duration, limit int) (dropped int, err error)
 }
 
 // Connections erases what nobody uses.
@@ -33,14 +32,10 @@ type Connections interface {
 	Purge(ctx context.Context, r store.Retention, limit int) (deleted int64, err error)
 }
 
-// Revoker takes erased tokens.
-type Revoker interface{ Add(revoke.Request) }
-
 // Config makes a Sweeper. All fields are required.
 type Config struct {
 	Sessions    Sessions
 	Connections Connections
-	Revoker     Revoker
 	Audit       *audit.Recorder
 	Logger      *slog.Logger
 	// ConnectionRetention is how long a connection outlives its last link.
@@ -98,19 +93,13 @@ func (s *Sweeper) expireSessions(ctx context.Context) (bool, error) {
 	}
 	for i := range ended {
 		s.cfg.Audit.Log(ctx, ended[i].Record)
-		for j := range ended[i].Staged {
-			s.cfg.Revoker.Add(revoke.OfLeg(ended[i].UserID, &ended[i].Staged[j]))
-		}
 	}
 	return len(ended) == batch, nil
 }
 
 func (s *Sweeper) dropLegs(ctx context.Context) (bool, error) {
-	legs, users, err := s.cfg.Sessions.DropStagedLegs(ctx, s.cfg.PendingLifetime, batch)
-	for i := range legs {
-		s.cfg.Revoker.Add(revoke.OfLeg(users[i], &legs[i]))
-	}
-	return len(legs) == batch, err
+	dropped, err := s.cfg.Sessions.DropStagedLegs(ctx, s.cfg.PendingLifetime, batch)
+	return dropped == batch, err
 }
 
 func (s *Sweeper) markUnlinked(ctx context.Context) (bool, error) {
@@ -127,7 +116,6 @@ func (s *Sweeper) eraseConnections(ctx context.Context) (bool, error) {
 		if c.Status == store.ConnectionDisconnected {
 			continue // its tokens went, with a record, when it was disconnected
 		}
-		s.cfg.Revoker.Add(revoke.OfConnection(c))
 		lost = append(lost, s.cfg.Audit.Record(ctx, audit.Record{
 			Action: audit.ConnectionDisconnected, Outcome: "RETENTION", UserID: c.UserID,
 			Provider: c.Provider, ConnectionID: c.ID,

@@ -8,17 +8,12 @@ import (
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/pgtest"
 	"chatelaine.dev/services/tokenbroker/internal/audit"
-	"chatelaine.dev/services/tokenbroker/internal/revoke"
 	"chatelaine.dev/services/tokenbroker/internal/schema"
 	"chatelaine.dev/services/tokenbroker/internal/store"
 	"chatelaine.dev/services/tokenbroker/internal/sweep"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
-
-type revocations []revoke.Request
-
-func (r *revocations) Add(req revoke.Request) { *r = append(*r, req) }
 
 // One sweep over a database with one row of each kind that time has run out for,
 // and one of each that must stay.
@@ -50,9 +45,8 @@ func TestASweepTakesWhatIsOverAndNothingElse(t *testing.T) {
 		('l2', 'abandoned', 'p', 'r', '6', true, 'k', 'w', 's', now()),
 		('l3', 'alive', 'p', 'r', '7', true, 'k', 'w', 's', now() - interval '1 hour')`)
 
-	var revoked revocations
 	sweeper := sweep.New(sweep.Config{
-		Sessions: st, Connections: st, Revoker: &revoked,
+		Sessions: st, Connections: st,
 		Audit: audit.NewRecorder(st, slog.New(slog.DiscardHandler)), Logger: slog.New(slog.DiscardHandler),
 		ConnectionRetention: func() time.Duration { return 168 * time.Hour },
 		Retention: func() store.Retention {
@@ -65,22 +59,13 @@ func TestASweepTakesWhatIsOverAndNothingElse(t *testing.T) {
 			t.Fatal(fault.Detail(err))
 		}
 	}
-	var subjects []string
-	for _, r := range revoked {
-		subjects = append(subjects, r.Account.Subject)
-		if r.UserID != "u" {
-			t.Errorf("revocation for user %q", r.UserID)
-		}
-	}
-	if len(subjects) != 3 || subjects[0] != "6" || subjects[1] != "7" || subjects[2] != "3" {
-		t.Errorf("handed over for revocation: %v, want those of l2, l3 and forgotten", subjects)
-	}
 	for sql, want := range map[string]string{
-		`SELECT string_agg(id, ',' ORDER BY id) FROM tokenbroker.sessions WHERE state <> 'ended'`:          "alive,chain",
-		`SELECT string_agg(id, ',' ORDER BY id) FROM tokenbroker.connections`:                              "linked,resting",
-		`SELECT string_agg(id, ',' ORDER BY id) FROM tokenbroker.staged_legs`:                              "l1",
-		`SELECT string_agg(session_id, ',') FROM tokenbroker.events`:                                       "idle",
-		`SELECT string_agg(action || '/' || outcome, ',' ORDER BY action, outcome) FROM tokenbroker.audit`: "connection.disconnected/RETENTION,session.ended/EXPIRED,session.ended/EXPIRED",
+		`SELECT string_agg(id, ',' ORDER BY id) FROM tokenbroker.sessions WHERE state <> 'ended'`:                                "alive,chain",
+		`SELECT string_agg(id, ',' ORDER BY id) FROM tokenbroker.connections`:                                                    "linked,resting",
+		`SELECT string_agg(id, ',' ORDER BY id) FROM tokenbroker.staged_legs`:                                                    "l1",
+		`SELECT string_agg(user_id || ':' || origin_row || ':' || staged, ',' ORDER BY origin_row) FROM tokenbroker.revocations`: "u:forgotten:false,u:l2:true,u:l3:true",
+		`SELECT string_agg(session_id, ',') FROM tokenbroker.events`:                                                             "idle",
+		`SELECT string_agg(action || '/' || outcome, ',' ORDER BY action, outcome) FROM tokenbroker.audit`:                       "connection.disconnected/RETENTION,session.ended/EXPIRED,session.ended/EXPIRED",
 	} {
 		var got string
 		if err := pool.QueryRow(t.Context(), sql).Scan(&got); err != nil || got != want {

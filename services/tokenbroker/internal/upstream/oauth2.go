@@ -33,6 +33,7 @@ func (o *oauth2) endpoints(context.Context) (endpoints, error) {
 	e := endpoints{
 		authorization: o.p.cfg.OAuth2.AuthorizationEndpoint,
 		token:         o.p.cfg.OAuth2.TokenEndpoint,
+		revocation:    o.p.cfg.OAuth2.RevocationEndpoint,
 	}
 	if o.p.cfg.UserInfo != nil {
 		e.userInfo = o.p.cfg.UserInfo.URL

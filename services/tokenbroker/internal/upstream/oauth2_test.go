@@ -245,3 +245,27 @@ func TestRegistryNamesEveryMissingSecret(t *testing.T) {
 		}
 	}
 }
+
+// What a person disconnects must end at a provider without discovery too.
+func TestOAuth2TokensAreGivenBackWhereTheConfigurationSays(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		endpoint string
+		want     int
+	}{"named": {"/revoke", 1}, "not named": {"", 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			i := startOctohub(t)
+			cfg := octohub(i)
+			if tt.endpoint != "" {
+				cfg.OAuth2.RevocationEndpoint = i.url + tt.endpoint
+			}
+			if err := build(t, cfg, plantedEnv()).Revoke(t.Context(), secret.New(plantedRefresh), upstream.HintRefreshToken); err != nil {
+				t.Fatal(err)
+			}
+			if n := i.count("/revoke"); n != tt.want {
+				t.Errorf("revoked %d times, want %d", n, tt.want)
+			}
+		})
+	}
+}

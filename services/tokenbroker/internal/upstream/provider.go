@@ -146,7 +146,8 @@ func (p *Provider) Redeem(ctx context.Context, r RedeemRequest) (Grant, error) {
 
 // Refresh redeems a refresh token (RFC 6749, section 6). Scopes are not asked
 // for again: the provider keeps those of the grant. An error that nobody can tell
-// the meaning of says in [MetadataSent] whether the refresh token left.
+// the meaning of says in [MetadataSent] whether the refresh token left. With
+// reason.IdentityInvalid the grant has the tokens that came, to be given back.
 func (p *Provider) Refresh(ctx context.Context, r RefreshRequest) (Grant, error) {
 	e, err := p.protocol.endpoints(ctx)
 	if err != nil {
@@ -160,7 +161,7 @@ func (p *Provider) Refresh(ctx context.Context, r RefreshRequest) (Grant, error)
 		return Grant{}, err
 	}
 	if err := p.protocol.confirm(ctx, e, t, r.Subject); err != nil {
-		return Grant{}, withSent(p.unreachable(err), true)
+		return Grant{AccessToken: t.access, RefreshToken: t.refresh}, withSent(p.unreachable(err), true)
 	}
 	g := t.grant(p.Realm(), r.Scopes)
 	g.Identity.Subject = r.Subject

@@ -183,7 +183,7 @@ func configuredURLs(p *config.Provider) []string {
 		urls = append(urls, p.OIDC.Issuer)
 	}
 	if p.OAuth2 != nil {
-		urls = append(urls, p.OAuth2.TokenEndpoint)
+		urls = append(urls, p.OAuth2.TokenEndpoint, p.OAuth2.RevocationEndpoint)
 	}
 	if p.UserInfo != nil {
 		urls = append(urls, p.UserInfo.URL)
