@@ -66,6 +66,14 @@ func TestATokenThatCannotBeReplacedStaysGood(t *testing.T) {
 	get(t, c, subject("c", 1))
 	s.answer(respond(400, `{"error":"invalid_target"}`))
 	clk.advance(5401 * time.Second)
+	get(t, c, subject("c", 1))
+	waitFor(t, func() bool { return s.requests.Load() == 2 })
+	for range 50_000 { // longer than a try takes
+		get(t, c, subject("c", 1))
+	}
+	if n := s.requests.Load(); n != 2 {
+		t.Errorf("%d requests, one after another", n)
+	}
 	for range 59 { // ten seconds each, up to its end
 		for range 5 {
 			if token := get(t, c, subject("c", 1)); token.AccessToken.Reveal() != "first" {

@@ -139,7 +139,7 @@ func TestClientAssertions(t *testing.T) {
 				form.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" {
 				t.Errorf("form %v", form)
 			}
-			jws, err := jose.ParseSigned(form.Get("client_assertion"), []jose.SignatureAlgorithm{c.algorithm})
+			jws, err := jose.ParseSignedCompact(form.Get("client_assertion"), []jose.SignatureAlgorithm{c.algorithm})
 			if err != nil {
 				t.Fatal(err)
 			}
