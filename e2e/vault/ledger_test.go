@@ -156,7 +156,7 @@ func (l *ledger) resumed(since time.Time) {
 		}
 		return ""
 	})
-	l.t.Logf("every replica writes again %s after the database is back", time.Since(since).Round(10*time.Millisecond))
+	l.t.Logf("every replica has acknowledged writes again, after %s", time.Since(since).Round(10*time.Millisecond))
 }
 
 // failedSome waits until callers have noticed.
