@@ -2,13 +2,10 @@ package e2e
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
-	"syscall"
 	"testing"
 
-	"chatelaine.dev/examples/browse"
 	"chatelaine.dev/examples/journey"
 )
 
@@ -224,7 +221,12 @@ func (h *house) suffer(t *testing.T, o outage, login *journey.Login, p person) {
 // renew uses the refresh token, which an outage must not have used up.
 func (h *house) renew(t *testing.T, login *journey.Login) {
 	t.Helper()
-	a := h.refresh(t, login)
+	login.Token.AccessToken, login.Token.RefreshToken = h.tokens(t, h.refresh(t, login))
+}
+
+// tokens are those of an answer to a refresh.
+func (h *house) tokens(t *testing.T, a answer) (access, refresh string) {
+	t.Helper()
 	var token struct {
 		AccessToken  string `json:"access_token"`
 		RefreshToken string `json:"refresh_token"`
@@ -232,7 +234,7 @@ func (h *house) renew(t *testing.T, login *journey.Login) {
 	if err := json.Unmarshal([]byte(a.Body), &token); err != nil || a.Status != http.StatusOK || token.RefreshToken == "" {
 		t.Fatalf("the refresh token no longer works: %s", a)
 	}
-	login.Token.AccessToken, login.Token.RefreshToken = token.AccessToken, token.RefreshToken
+	return token.AccessToken, token.RefreshToken
 }
 
 // TestCallsGoOnWithoutTheAuthorizationServer: with keys in memory, nobody needs it.
@@ -350,141 +352,4 @@ func TestAProviderThatIsAwayAtTheStartIsFoundLater(t *testing.T) {
 		}
 		return ""
 	})
-}
-
-// TestAStopInTheMiddleLosesNothing: SIGTERM during a chain, a refresh, and a call.
-func TestAStopInTheMiddleLosesNothing(t *testing.T) {
-	needProcesses(t)
-	t.Parallel()
-	h := newHouse(t)
-	ports := h.stack.Ports()
-
-	t.Run("of a chain", func(t *testing.T) {
-		p := h.person()
-		restarted := 0
-		login, err := newClientAt(t, h.stack.MCPURL()).Login(t.Context(), p.browser(t, func(o *browse.Options) {
-			o.OnPage = func(page browse.Page) error {
-				if page.URL.Host == "localhost:"+fmt.Sprint(ports.Octohub) && restarted == 0 { // the first leg is done
-					restarted++
-					h.stop(t, "authserver", "tokenbroker", "gateway")
-					h.start(t, "authserver", "tokenbroker", "gateway")
-				}
-				return nil
-			}
-		}))
-		if err != nil || restarted != 1 {
-			t.Fatalf("%d restarts, %v", restarted, err)
-		}
-		h.works(t, login, p)
-	})
-
-	t.Run("of a refresh", func(t *testing.T) {
-		p := h.person()
-		login := h.logIn(t, p)
-		h.works(t, login, p)
-		fault(t, ports.OctohubFaults, map[string]any{"token": map[string]any{"mode": "slow", "delayMs": 2000, "grant": "refresh_token"}})
-		fault(t, ports.ReposFaults, map[string]any{"unauthorized": 1}) // so the gateway asks for a fresh one
-		before := count(t, ports.OctohubFaults, "refresh_token")
-		answered := make(chan answer, 1)
-		go func() {
-			a, err := h.tool(t.Context(), login.Token.AccessToken, "repos_whoami")
-			if err != nil {
-				a.Body = err.Error()
-			}
-			answered <- a
-		}()
-		eventually(t, func() string {
-			if count(t, ports.OctohubFaults, "refresh_token").Requests == before.Requests {
-				return "nothing is refreshed"
-			}
-			return ""
-		})
-		log := h.notebook(t)
-		h.stop(t, "tokenbroker") // returns when it has ended, politely
-		log.any(t, "tokenbroker", `"msg":"stopping"`)
-		log.any(t, "tokenbroker", `"action":"connection.refreshed","outcome":"success"`)
-		// No other broker is there to hand the result out.
-		if a := <-answered; a.Status != http.StatusOK && !strings.Contains(a.Body, brokerUnavailable) {
-			t.Errorf("the call that waited for it answers %s", a)
-		}
-		h.start(t, "tokenbroker")
-		log.any(t, "gateway", `"msg":"the watch of sessions works again"`)
-		h.works(t, login, p)
-		if got := count(t, ports.OctohubFaults, "refresh_token"); got.Requests != before.Requests+1 || got.Succeeded != before.Succeeded+1 {
-			t.Errorf("octohub counted %+v after %+v: want one refresh, and that it worked", got, before)
-		}
-	})
-
-	t.Run("of a call", func(t *testing.T) {
-		p := h.person()
-		login := h.logIn(t, p)
-		h.works(t, login, p)
-		fault(t, ports.ReposFaults, map[string]any{"delayMs": 1500})
-		before := h.metric(t, "gateway", "http_server_active_requests")
-		answered := make(chan answer, 1)
-		go func() {
-			a, err := h.tool(t.Context(), login.Token.AccessToken, "repos_whoami")
-			if err != nil {
-				a.Body = err.Error()
-			}
-			answered <- a
-		}()
-		eventually(t, func() string {
-			if h.metric(t, "gateway", "http_server_active_requests") <= before {
-				return "the call has not arrived"
-			}
-			return ""
-		})
-		h.stop(t, "gateway")
-		if a := <-answered; a.Status != http.StatusOK || !strings.Contains(a.Body, p.Login) {
-			t.Errorf("the call under way answers %s", a)
-		}
-		h.start(t, "gateway")
-		h.works(t, login, p)
-	})
-}
-
-// TestARestartUnderLoadIsHardlyNoticed: Postgres and broker go away for a moment.
-func TestARestartUnderLoadIsHardlyNoticed(t *testing.T) {
-	needProcesses(t)
-	t.Parallel()
-	h := newHouse(t)
-	p := h.person()
-	login := h.logIn(t, p)
-	h.works(t, login, p)
-	for name, restart := range map[string]func(){
-		"the token broker": func() { h.stop(t, "tokenbroker"); h.start(t, "tokenbroker") },
-		"Postgres": func() {
-			h.endPostgres(t, syscall.SIGINT) // as `pg_ctl restart` does
-			h.startPostgres(t)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			done := make(chan struct{})
-			wrong := make(chan string, 1)
-			go func() {
-				defer close(wrong)
-				for {
-					select {
-					case <-done:
-						return
-					default:
-					}
-					a, err := h.tool(t.Context(), login.Token.AccessToken, "repos_whoami")
-					// Right, or "try again": never an answer that a client would take for its own fault.
-					if err != nil || a.Status != http.StatusOK && a.Status != http.StatusServiceUnavailable {
-						wrong <- fmt.Sprint(a, err)
-						return
-					}
-				}
-			}()
-			restart()
-			h.works(t, login, p)
-			close(done)
-			if text, bad := <-wrong; bad {
-				t.Errorf("a call answers %s", text)
-			}
-			h.expectReady(t, nil)
-		})
-	}
 }

@@ -265,6 +265,21 @@ func (s *Stack) PID(name string) (int, error) {
 	return c.cmd.Process.Pid, nil
 }
 
+// ExitCode returns that of a process that was stopped, or -1 for one that a signal
+// ended or that still runs.
+func (s *Stack) ExitCode(name string) (int, error) {
+	c, err := s.child(name)
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-c.done:
+		return c.cmd.ProcessState.ExitCode(), nil
+	default:
+		return -1, nil
+	}
+}
+
 func (s *Stack) child(name string) (*child, error) {
 	for _, c := range s.children {
 		if c.name == name {
