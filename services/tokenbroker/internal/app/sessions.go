@@ -21,17 +21,46 @@ type commands struct {
 	Sessions struct {
 		End endSessions `cmd:"" help:"End people's sessions in the database; brokers that run tell the gateways. It asks nothing, and may be interrupted and run again."`
 	} `cmd:"" help:"People's sessions."`
-	Keys struct {
+	Recover recoverState `cmd:"" help:"After a restore, or a failover that lost transactions: end everybody's sessions and make gateways forget what they have cached. It may be interrupted and run again."`
+	Keys    struct {
 		Status keysStatus `cmd:"" help:"Show what each key-encryption key protects in the database."`
 		Rotate rotateKeys `cmd:"" help:"Wrap everything that is stored anew with the newest key-encryption key, while brokers run. It may be interrupted and run again."`
 	} `cmd:"" help:"Key-encryption keys."`
 }
 
-// endSessions ends sessions without a running broker, and without its keys: it
-// needs the database alone, as after a restore.
-type endSessions struct {
+// sessionsCommand is what commands about sessions need: the database alone, as after
+// a restore, without a running broker and without its keys.
+type sessionsCommand struct {
 	cli.DatabaseServer
 	cli.Log
+}
+
+// open returns the database, and a recorder for what is done to it; done closes it.
+func (c *sessionsCommand) open(ctx context.Context, application string, stderr io.Writer) (s *store.Store, r *audit.Recorder, done func(), err error) {
+	logger, err := telemetry.NewLogger(stderr, c.LogFormat, c.LogLevel)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	database, err := c.Options(application)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	database.MaxConns, database.StatementTimeout = 1, batchTimeout
+	pool, err := postgres.Open(ctx, database)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := schema.Migrations().Check(pool)(ctx); err != nil {
+		pool.Close()
+		return nil, nil, nil, err
+	}
+	s = store.New(pool)
+	return s, audit.NewRecorder(s, logger), pool.Close, nil
+}
+
+// endSessions ends sessions.
+type endSessions struct {
+	sessionsCommand
 
 	// Neither is read from the environment, where it could be left over.
 	User string `env:"-" xor:"whose" placeholder:"ID" help:"End the sessions of the user with this id."`
@@ -50,24 +79,11 @@ func (c *endSessions) Run(ctx context.Context, stdout, stderr io.Writer) error {
 	if c.All == (c.User != "") {
 		return fault.New(fault.Invalid, "say whose sessions: those of one user with --user=ID, everybody's with --all")
 	}
-	logger, err := telemetry.NewLogger(stderr, c.LogFormat, c.LogLevel)
+	sessions, recorder, done, err := c.open(ctx, "tokenbroker sessions end", stderr)
 	if err != nil {
 		return err
 	}
-	database, err := c.Options("tokenbroker sessions end")
-	if err != nil {
-		return err
-	}
-	database.MaxConns, database.StatementTimeout = 1, batchTimeout
-	pool, err := postgres.Open(ctx, database)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	if err := schema.Migrations().Check(pool)(ctx); err != nil {
-		return err
-	}
-	sessions := store.New(pool)
+	defer done()
 	if !c.All {
 		exists, err := sessions.UserExists(ctx, c.User)
 		switch {
@@ -77,19 +93,21 @@ func (c *endSessions) Run(ctx context.Context, stdout, stderr io.Writer) error {
 			return fault.New(fault.NotFound, "there is no user of this id (GET /v1/users lists them)").WithReason(reason.UserNotFound)
 		}
 	}
-	recorder := audit.NewRecorder(sessions, logger)
+	return end(ctx, sessions, recorder, store.SessionsToEnd{UserID: c.User, Everybody: c.All}, stdout)
+}
+
+// end ends sessions and tells how many.
+func end(ctx context.Context, sessions *store.Store, recorder *audit.Recorder, which store.SessionsToEnd, stdout io.Writer) error {
 	ended := 0
-	count, err := sessions.EndSessions(ctx, store.SessionsToEnd{
-		UserID: c.User, Everybody: c.All, Reason: endedByOperator,
-		Record: audit.Record{Action: audit.SessionEnded, Peer: "operator"},
-		Each: func(batch []store.Ended) {
-			for i := range batch {
-				recorder.Log(ctx, batch[i].Record)
-			}
-			ended += len(batch)
-			fmt.Fprintln(stdout, ended, "sessions ended so far")
-		},
-	})
+	which.Reason, which.Record = endedByOperator, audit.Record{Action: audit.SessionEnded, Peer: "operator"}
+	which.Each = func(batch []store.Ended) {
+		for i := range batch {
+			recorder.Log(ctx, batch[i].Record)
+		}
+		ended += len(batch)
+		fmt.Fprintln(stdout, ended, "sessions ended so far")
+	}
+	count, err := sessions.EndSessions(ctx, which)
 	if err != nil {
 		return interrupted(err, ended)
 	}

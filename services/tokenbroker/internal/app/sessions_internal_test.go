@@ -34,9 +34,9 @@ func TestEndingSessionsCanBeInterrupted(t *testing.T) {
 		SELECT 'ses_' || i, 'pending', 'c', now() + interval '1 day' FROM generate_series(1, 1200) i`); err != nil {
 		t.Fatal(err)
 	}
-	end := endSessions{
-		DatabaseServer: cli.DatabaseServer{DatabaseURL: url, DatabaseConnectTimeout: time.Minute}, Log: cli.Log{LogFormat: "json"}, All: true,
-	}
+	end := endSessions{All: true}
+	end.DatabaseServer = cli.DatabaseServer{DatabaseURL: url, DatabaseConnectTimeout: time.Minute}
+	end.Log = cli.Log{LogFormat: "json"}
 
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()

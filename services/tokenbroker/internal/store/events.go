@@ -88,6 +88,20 @@ func Head(ctx context.Context, db postgres.Querier) (position int64, err error) 
 	return position, postgres.Fault(err)
 }
 
+// skippedPositions is more than a log can have lost.
+const skippedPositions = 1 << 32
+
+// SkipPositions moves the head of the log far ahead and wakes its readers. A database
+// that lost its newest events would give their positions to others, so that who has
+// read the lost ones would take the new ones for known: past the gap they are told
+// that their position is unknown, and start anew.
+func (s *Store) SkipPositions(ctx context.Context) (head int64, err error) {
+	err = s.pool.QueryRow(ctx, `
+		WITH head AS (UPDATE tokenbroker.event_head SET position = position + $1 RETURNING position)
+		SELECT position FROM head, pg_notify($2, '')`, int64(skippedPositions), EventChannel).Scan(&head)
+	return head, postgres.Fault(err)
+}
+
 // EndedSessions returns the sessions that ended within the past, and the head
 // that this answer has taken into account: later ends have higher positions.
 func (s *Store) EndedSessions(ctx context.Context, within time.Duration) (ended []Event, head int64, err error) {
