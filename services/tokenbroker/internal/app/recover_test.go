@@ -1,8 +1,10 @@
 package app_test
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"chatelaine.dev/internal/fault"
 	brokerv1 "chatelaine.dev/proto/broker/v1"
@@ -18,7 +20,9 @@ func TestRecoveryEndsSessionsAndMakesGatewaysStartAnew(t *testing.T) {
 	session, active := b.complete("octocat")
 	b.gateway(session, active.GetUserId()).header()
 	events := store.New(b.pool)
-	watch, err := b.credentials.WatchSessions(b.t.Context(), &brokerv1.WatchSessionsRequest{})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	watch, err := b.credentials.WatchSessions(ctx, &brokerv1.WatchSessionsRequest{})
 	must(t, err)
 	_, err = watch.Recv()
 	must(t, err)
