@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"errors"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -11,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"chatelaine.dev/e2e/smalldisk"
 	"chatelaine.dev/examples/journey"
 )
 
@@ -36,7 +35,7 @@ func TestAFullDiskIsSaidAndLosesNothing(t *testing.T) {
 		h.counter(t, "authserver", "http_server_request_duration_seconds_count", `http_route="/oauth/token"`, `"503"`),
 		h.counter(t, "authserver", "chatelaine_authserver_tokens_total", `grant_type="refresh_token"`, `outcome="temporarily_unavailable"`),
 	}
-	room := fill(t, filepath.Join(disk, "filler"))
+	room := smalldisk.Fill(t, disk)
 	a := h.renewUntilFull(t, login)
 	if a.Status != http.StatusServiceUnavailable || !strings.Contains(a.Body, `"temporarily_unavailable"`) || a.Header.Get("Retry-After") == "" {
 		t.Errorf("a refresh answers %s, Retry-After %q", a, a.Header.Get("Retry-After"))
@@ -87,59 +86,14 @@ func (h *house) refreshTokens(t *testing.T) (n int) {
 	return n
 }
 
-// fill leaves no block of a disk free, until the returned function takes the file away.
-func fill(t *testing.T, file string) (room func()) {
-	t.Helper()
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for size := 1 << 20; size >= 512; size /= 2 { // the last blocks too
-		for err = nil; err == nil; {
-			_, err = io.CopyN(f, zeros{}, int64(size))
-		}
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-	return func() {
-		if err := os.Remove(file); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// zeros is /dev/zero.
-type zeros struct{}
-
-// Read implements io.Reader.
-func (zeros) Read(p []byte) (int, error) {
-	clear(p)
-	return len(p), nil
-}
-
 // moveToSmallDisk moves Postgres' data to a disk of 160 MB and starts it there. The
 // disk is a tmpfs, which says what a disk says when it is full.
 func (h *house) moveToSmallDisk(t *testing.T) (disk string) {
 	t.Helper()
 	disk = filepath.Join(h.data, "disk")
-	if err := os.Mkdir(disk, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := mountTmpfs(disk); err != nil {
-		_ = os.Remove(disk)
-		text := "a disk that can be full cannot be mounted: run as root with CAP_SYS_ADMIN, in a container with --privileged: " + err.Error()
-		if os.Getenv("CI") == "true" {
-			t.Fatal(text)
-		}
-		t.Skip(text)
-	}
-	t.Cleanup(func() { // before the house's own
+	smalldisk.Mount(t, disk, 160<<20)
+	t.Cleanup(func() { // before the disk goes, and before the house's own
 		if err := h.stopPostgres(); err != nil {
-			t.Error(err)
-		}
-		if err := unmount(disk); err != nil {
 			t.Error(err)
 		}
 	})

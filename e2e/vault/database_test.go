@@ -2,14 +2,12 @@ package vault
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
+	"chatelaine.dev/e2e/smalldisk"
 	"chatelaine.dev/examples/stack"
 	"chatelaine.dev/internal/pgcluster"
 	"chatelaine.dev/internal/secret"
@@ -110,7 +108,8 @@ func TestNoAcknowledgedWriteIsLostInAFailover(t *testing.T) {
 }
 
 func TestNoAcknowledgedWriteIsLostWhenTheDiskIsFull(t *testing.T) {
-	disk := limitedDisk(t, 192<<20)
+	disk := filepath.Join(shared.dir, "disk")
+	smalldisk.Mount(t, disk, 192<<20)
 	cfg := clusterConfig(t, filepath.Join(disk, "pg"), map[string]string{"max_wal_size": "32MB", "min_wal_size": "32MB"})
 	c := startCluster(t, cfg)
 	must(t, c.CreateDatabase(t.Context(), database))
@@ -119,10 +118,9 @@ func TestNoAcknowledgedWriteIsLostWhenTheDiskIsFull(t *testing.T) {
 	defer stop()
 	l.busy(20)
 	failures := l.failureCount()
-	filler := filepath.Join(disk, "filler")
-	fill(t, filler)
+	room := smalldisk.Fill(t, disk)
 	l.failedSome(failures + 20)
-	must(t, os.Remove(filler))
+	room()
 	eventually(t, 30*time.Second, func() string { // one that had to stop is started again, as its supervisor would
 		if err := c.Ping(t.Context()); err == nil {
 			return ""
@@ -137,20 +135,4 @@ func TestNoAcknowledgedWriteIsLostWhenTheDiskIsFull(t *testing.T) {
 	l.busy(20)
 	stop()
 	l.check()
-}
-
-// fill writes until the disk is full.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.Create(path)
-	must(t, err)
-	defer f.Close()
-	for chunk := make([]byte, 64<<10); len(chunk) > 0; {
-		if _, err = f.Write(chunk); err != nil {
-			chunk = chunk[:len(chunk)/2]
-		}
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("the disk is not full: %v", err)
-	}
 }

@@ -1,9 +1,0 @@
-//go:build !linux
-
-package e2e
-
-import "errors"
-
-func mountTmpfs(string) error { return errors.New("this system has no tmpfs") }
-
-func unmount(string) error { return nil }
