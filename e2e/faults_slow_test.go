@@ -57,7 +57,7 @@ func newSlowWire(t *testing.T, ln net.Listener, network, target string) *slowWir
 }
 
 func (w *slowWire) carry(client net.Conn) {
-	server, err := net.Dial(w.network, w.target) //nolint:noctx // closed with the wire
+	server, err := net.Dial(w.network, w.target)
 	if err != nil {
 		_ = client.Close()
 		return

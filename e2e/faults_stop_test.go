@@ -242,7 +242,8 @@ func TestARestartUnderLoadIsHardlyNoticed(t *testing.T) {
 				h.expectMetric(t, 0, "gateway", fresh)
 				h.start(t, "tokenbroker")
 			},
-			"gateway", []string{`"msg":"the watch of sessions is broken, cached credentials will be confirmed"`, "the broker is stopping"},
+			"gateway",
+			[]string{`"msg":"the watch of sessions is broken, cached credentials will be confirmed"`, "the broker is stopping"},
 		},
 		"Postgres": {
 			func() {
@@ -250,7 +251,8 @@ func TestARestartUnderLoadIsHardlyNoticed(t *testing.T) {
 				h.expectMetric(t, 0, "gateway", fresh)
 				h.startPostgres(t)
 			},
-			"tokenbroker", []string{`"msg":"the event log cannot be read, watchers hear nothing until it can"`, `"reason":"database_unavailable"`},
+			"tokenbroker",
+			[]string{`"msg":"the event log cannot be read, watchers hear nothing until it can"`, `"reason":"database_unavailable"`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
