@@ -123,6 +123,7 @@ func TestAReleasedMigrationIsNeverEditedAndANewOneServesTheVersionBefore(t *test
 		"00003_end_reason.sql":      "dffc388f6a5865e2a209992bfce14368f3a7c18ebb14d417bd23a1117b625085",
 		"00004_strangers.sql":       "ec15f640ce3a26222c45b84d5fca1ce284c879a12b34376bcfda6cce76c15b85",
 		"00005_refresh_doubt.sql":   "75677e5b4a28159b4d9cd821af3c82158f496ff9116afb1bf7245565f5940d8f",
+		"00006_revocations.sql":     "f1e01db0dc6f369bd7cba7438db9501007819f70109b2786a49b15a55be48cdb",
 	}
 	pgtest.HoldMigrations(t, schema.Migrations(), released, map[string]string{
 		"00001_initial.sql":         "the first: nothing ran before it",
