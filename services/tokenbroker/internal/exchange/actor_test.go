@@ -41,7 +41,7 @@ func TestActorTokens(t *testing.T) {
 		t.Errorf("its rejection: %v", got)
 	}
 	two := get(t, c, actedSubject("alice", "c2"))
-	cache.Forget(exchange.ConnectionKey("alice"))
+	cache.Forget(exchange.ConnectionKey("alice"), 1)
 	if get(t, c, actedSubject("alice", "c2")).AccessToken.Equal(two.AccessToken) {
 		t.Error("a token of a connection that changed is still served")
 	}
