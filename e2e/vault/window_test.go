@@ -83,7 +83,7 @@ func (w *window) killBeforeCommit() {
 	}
 	lock, err := pgx.Connect(ctx, w.url.Reveal())
 	must(t, err)
-	defer lock.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it may be broken already
+	defer lock.Close(context.WithoutCancel(ctx)) // it may be broken already
 	tx, err := lock.Begin(ctx)
 	must(t, err)
 	_, err = tx.Exec(ctx, `SELECT 1 FROM tokenbroker.connections WHERE id = $1 FOR UPDATE`, w.person.connection[w.at])
