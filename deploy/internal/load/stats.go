@@ -20,8 +20,10 @@ type Stats struct {
 	Unavailable int `json:"unavailable"`
 	// SlowestMS is the longest of them, in milliseconds, since the line before.
 	SlowestMS int64 `json:"slowest_ms"`
-	// Last is the last of the failed and the unavailable, for people; LastSeconds is when it ended.
+	// Last is the last of the failed and the unavailable, for people; LastBegan is when it began,
+	// LastSeconds when it ended.
 	Last        string  `json:"last,omitempty"`
+	LastBegan   float64 `json:"last_began,omitempty"`
 	LastSeconds float64 `json:"last_seconds,omitempty"`
 }
 
@@ -52,7 +54,7 @@ func (r *recorder) note(what string, count func(*Stats) *int, begin time.Time, e
 		r.stats.Failed++
 	}
 	r.stats.Last = fmt.Sprintf("%s: %v", what, err)
-	r.stats.LastSeconds = time.Since(r.begin).Seconds()
+	r.stats.LastBegan, r.stats.LastSeconds = begin.Sub(r.begin).Seconds(), time.Since(r.begin).Seconds()
 	_ = json.NewEncoder(r.log).Encode(map[string]any{ // nobody to tell
 		kind: what, "error": err.Error(), "seconds": r.stats.LastSeconds, "took_ms": took.Milliseconds(),
 	})

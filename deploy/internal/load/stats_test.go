@@ -36,7 +36,8 @@ func TestAFailureIsCountedAndTold(t *testing.T) {
 	if err := json.Unmarshal([]byte(lines[1]), &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.Logins != 1 || got.Calls != 0 || got.Failed != 1 || got.Last != "repos_whoami: bad gateway" || got.SlowestMS < 1000 || got.Unavailable != 0 {
+	if got.Logins != 1 || got.Calls != 0 || got.Failed != 1 || got.Last != "repos_whoami: bad gateway" || got.SlowestMS < 1000 || got.Unavailable != 0 ||
+		got.LastSeconds-got.LastBegan < 1 {
 		t.Errorf("%+v", got)
 	}
 }
