@@ -66,8 +66,16 @@ func (h *house) providerNamed(name string) *provider {
 // mustLogIn is logIn of somebody new.
 func (h *house) mustLogIn(lifetime time.Duration) *person {
 	h.t.Helper()
-	p, err := h.logIn(h.t.Context(), h.brokers[0], strings.ToLower(rand.Text()), lifetime)
-	must(h.t, err)
+	var p *person
+	eventually(h.t, 10*time.Second, func() string { // our connection to a broker that was started again follows it
+		var err error
+		p, err = h.logIn(h.t.Context(), h.brokers[0], strings.ToLower(rand.Text()), lifetime)
+		if fault.KindOf(err) == fault.Unavailable {
+			return err.Error()
+		}
+		must(h.t, err)
+		return ""
+	})
 	return p
 }
 
