@@ -2,11 +2,7 @@ package endpoint
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha1" //nolint:gosec // x5t is defined by it (RFC 7515, section 4.1.7); nothing is protected by it
 	"crypto/sha256"
 	"crypto/x509"
@@ -17,10 +13,10 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
-	"chatelaine.dev/internal/bearer"
 	"chatelaine.dev/internal/config"
 	"chatelaine.dev/internal/fault"
 	"chatelaine.dev/internal/secret"
+	"chatelaine.dev/internal/signkey"
 )
 
 const (
@@ -62,7 +58,7 @@ func ParseClientKey(text secret.String, id string) (*ClientKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	algorithm, err := algorithmOf(private)
+	algorithm, err := signkey.Algorithm(private)
 	if err != nil {
 		return nil, err
 	}
@@ -83,11 +79,9 @@ func ParseClientKey(text secret.String, id string) (*ClientKey, error) {
 		}
 	}
 	if id == "" {
-		thumbprint, err := (&jose.JSONWebKey{Key: private.Public()}).Thumbprint(crypto.SHA256)
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "is a key without a thumbprint")
+		if id, err = signkey.ID(private); err != nil {
+			return nil, err
 		}
-		id = base64.RawURLEncoding.EncodeToString(thumbprint)
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: private, KeyID: id}}, options)
 	if err != nil {
@@ -111,7 +105,7 @@ func parsePEM(text []byte) (private crypto.Signer, certificate *x509.Certificate
 		if private != nil {
 			return nil, nil, fault.New(fault.Invalid, "has more than one private key")
 		}
-		if private, err = parsePrivate(block); err != nil {
+		if private, err = signkey.FromBlock(block); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -119,49 +113,6 @@ func parsePEM(text []byte) (private crypto.Signer, certificate *x509.Certificate
 		return nil, nil, fault.New(fault.Invalid, "is not a PEM private key")
 	}
 	return private, certificate, nil
-}
-
-func parsePrivate(block *pem.Block) (crypto.Signer, error) {
-	var key any
-	var err error
-	switch block.Type {
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	default:
-		return nil, fault.New(fault.Invalid, "is not a PEM private key (PKCS#8, \"PRIVATE KEY\", without a passphrase)")
-	}
-	signer, ok := key.(crypto.Signer)
-	if err != nil || !ok {
-		return nil, fault.New(fault.Invalid, "is a PEM block that holds no private key that can sign")
-	}
-	return signer, nil
-}
-
-func algorithmOf(private crypto.Signer) (jose.SignatureAlgorithm, error) {
-	switch key := private.(type) {
-	case *ecdsa.PrivateKey:
-		switch key.Curve {
-		case elliptic.P256():
-			return jose.ES256, nil
-		case elliptic.P384():
-			return jose.ES384, nil
-		case elliptic.P521():
-			return jose.ES512, nil
-		}
-		return "", fault.New(fault.Invalid, "is an EC key on a curve that JOSE does not sign with (want P-256)")
-	case *rsa.PrivateKey:
-		if key.N.BitLen() < bearer.MinRSABits {
-			return "", fault.Newf(fault.Invalid, "is an RSA key of %d bits, want %d or more", key.N.BitLen(), bearer.MinRSABits)
-		}
-		return jose.RS256, nil
-	case ed25519.PrivateKey:
-		return jose.EdDSA, nil
-	}
-	return "", fault.New(fault.Invalid, "is a key of an unknown kind")
 }
 
 // assertion is the claims of RFC 7523, section 3.
